@@ -1,0 +1,1 @@
+"""Sources, image preparation and the packed image set."""

