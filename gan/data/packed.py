@@ -5,7 +5,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,14 +79,47 @@ def read_manifest(folder: Path) -> Manifest:
 
 def write_split(folder: Path, name: str, images: Images, labels: Labels | None, n_classes: int | None) -> Split:
     """Write `NAME.npy` and, for labelled images, `NAME_labels.npy`; return the split's entry in the manifest."""
-    path = folder / f"{name}.npy"
-    np.save(path, images)
+    np.save(folder / f"{name}.npy", images)
+    return finish_split(folder, name, len(images), labels, n_classes)
+
+
+@contextmanager
+def image_writer(folder: Path, name: str, shape: tuple[int, int, int]) -> Iterator[Callable[[Images], None]]:
+    """Write `NAME.npy` image by image, for sets that do not fit into memory; call what is yielded with each, H×W×C.
+
+    The file has the bytes that `np.save` writes.
+    """
+    count = 0
+
+    def write_header() -> int:
+        header = {"shape": (count, *shape), "fortran_order": False, "descr": "|u1"}
+        np.lib.format.write_array_header_1_0(file, header)
+        return file.tell()
+
+    def append(image: Images) -> None:
+        nonlocal count
+        assert image.shape == shape
+        assert image.dtype == np.uint8
+        file.write(image.tobytes())
+        count += 1
+
+    with (folder / f"{name}.npy").open("wb") as file:
+        size = write_header()
+        yield append
+        # How many images there are is known only now; numpy leaves room for it in the header.
+        file.seek(0)
+        assert write_header() == size
+
+
+def finish_split(folder: Path, name: str, count: int, labels: Labels | None, n_classes: int | None) -> Split:
+    """Write `NAME_labels.npy` beside `NAME.npy`, where there are labels; return the split's entry in the manifest."""
+    md5 = file_md5(folder / f"{name}.npy")
     if labels is None or n_classes is None:
-        return Split(len(images), file_md5(path), None, None)
+        return Split(count, md5, None, None)
     labels_path = folder / f"{name}_labels.npy"
     np.save(labels_path, labels)
     counts = np.bincount(labels, minlength=n_classes).tolist()
-    return Split(len(images), file_md5(path), file_md5(labels_path), counts)
+    return Split(count, md5, file_md5(labels_path), counts)
 
 
 def read_images(folder: Path, name: str) -> Images:

@@ -1,0 +1,280 @@
+"""From a source's native files to the packed image set: split, crop, resize, write."""
+
+import io
+import multiprocessing
+import os
+import signal
+import threading
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from gan.data.packed import Images, Labels, Manifest, Skipped, Split, finish_split, image_writer, write_manifest
+from gan.data.progress import progress
+from gan.data.sources import folder, idx, mnist_5k
+from gan.data.sources.source import Collection, UnreadableError, read_record
+from gan.errors import InputError
+from gan.seeds import derive_seed
+
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+RESIZE = "Pillow BICUBIC, antialiased"
+BLOCK = 32
+"""Images a worker is given at a time. A few blocks are all that is held in memory."""
+NAMED = 5
+"""Unreadable images that an error message names."""
+
+Item = bytes | NDArray[np.uint8] | UnreadableError
+"""An encoded image file, grey pixels, or why there is neither."""
+Outcome = Images | str
+"""A prepared image, H×W×C, or the reason why it is unreadable."""
+Indices = NDArray[np.int64]
+"""Positions in a collection."""
+
+
+def prepare(
+    raw: Path,
+    out: Path,
+    *,
+    image_size: int,
+    channels: int,
+    crop: int | None,
+    validation_fraction: float,
+    test_fraction: float,
+    max_bad_fraction: float,
+    seed: int,
+    workers: int,
+) -> None:
+    """Write the packed image set of the source in `raw` into the empty folder `out`.
+
+    raw: what `fetch_source` wrote.
+    image_size: side of the prepared images, in pixels.
+    channels: 1, grey, or 3, colour.
+    crop: side in pixels of the centre crop taken before resizing; None: the largest centred square.
+    validation_fraction, test_fraction, seed: as for `split_indices`; a fraction of 0 writes no such split.
+    max_bad_fraction: share of unreadable images that is tolerated; they are left out, and the manifest names them.
+    workers: processes that decode and resize image files. The bytes written are the same for any number.
+
+    Raises InputError for too many unreadable images, too few images for the splits, and damaged files.
+    """
+    record = read_record(raw)
+    written: dict[str, Split] = {}
+    skipped: list[Skipped] = []
+    convert = partial(convert_image, image_size=image_size, channels=channels, crop=crop)
+    # Raw pixels are resized faster than they are handed to another process.
+    workers = workers if record.source == "folder" else 1
+    with _open_source(record.source, raw) as collection, _in_blocks(convert, workers) as convert_all:
+        splits = split_indices(
+            len(collection.names),
+            collection.labels,
+            collection.official_test,
+            validation_fraction=validation_fraction,
+            test_fraction=test_fraction,
+            seed=seed,
+        )
+        with progress("preparing images", len(collection.names), "image") as advance:
+            for name, indices in splits.items():
+                kept: list[int] = []
+                with image_writer(out, name, (image_size, image_size, channels)) as write:
+                    outcomes = convert_all(_read(collection, int(index)) for index in indices)
+                    for index, outcome in zip(indices.tolist(), outcomes, strict=True):
+                        if isinstance(outcome, str):
+                            skipped.append(Skipped(collection.names[index], outcome))
+                        else:
+                            write(outcome)
+                            kept.append(index)
+                        advance(1)
+                labels = None if collection.labels is None else collection.labels[kept]
+                n_classes = None if collection.classes is None else len(collection.classes)
+                written[name] = finish_split(out, name, len(kept), labels, n_classes)
+        _check_skipped(skipped, len(collection.names), max_bad_fraction)
+        _check_filled({name: split.count for name, split in written.items()}, "once unreadable images are left out")
+        write_manifest(
+            out,
+            Manifest(
+                source=record.source,
+                source_md5=record.files,
+                image_size=image_size,
+                channels=channels,
+                crop=crop,
+                resize=RESIZE,
+                classes=collection.classes,
+                splits=written,
+                skipped=sorted(skipped, key=lambda item: item.name),
+            ),
+        )
+
+
+def split_indices(
+    count: int,
+    labels: Labels | None,
+    official_test: int | None,
+    *,
+    validation_fraction: float,
+    test_fraction: float,
+    seed: int,
+) -> dict[str, Indices]:
+    """The images of `train` and of the `validation` and `test` splits that are asked for, by position.
+
+    Each class keeps its share in each split, to within one image, and in each beginning of a split too: images stand
+    in an order that mixes the classes evenly. An official test split, from the position `official_test` on, is taken
+    as it is, in its own order, and `test_fraction` is not used. Splits never overlap and depend on `seed`, count and
+    labels alone. Raises InputError if one would be empty.
+    """
+    free = count if official_test is None else official_test
+    order = _stratified_order(np.zeros(free, np.int64) if labels is None else labels[:free], seed)
+    sizes = {"validation": round(validation_fraction * free)}
+    if official_test is None:
+        sizes["test"] = round(test_fraction * free)
+    start = sum(sizes.values())
+    splits = {"train": order[start:], "validation": order[: sizes["validation"]]}
+    if official_test is None:
+        splits["test"] = order[sizes["validation"] : start]
+    else:
+        splits["test"] = np.arange(official_test, count)
+    if validation_fraction == 0:
+        del splits["validation"]
+    if official_test is None and test_fraction == 0:
+        del splits["test"]
+    _check_filled({name: len(indices) for name, indices in splits.items()}, f"of {free} images to be split")
+    return splits
+
+
+def _stratified_order(labels: Labels, seed: int) -> Indices:
+    """All positions, shuffled, so that any beginning holds each class in its share.
+
+    Each class is shuffled and spread evenly over the unit interval; the interval is read from left to right.
+    """
+    shuffled = np.random.default_rng(derive_seed(seed, "split")).permutation(len(labels))
+    place = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = shuffled[labels[shuffled] == label]
+        place[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return shuffled[np.argsort(place[shuffled], kind="stable")]
+
+
+def convert_image(item: Item, *, image_size: int, channels: int, crop: int | None) -> Outcome:
+    """Decode, turn upright, crop at the centre and resize one image; or the reason, in one line, why it cannot be.
+
+    Transparent images are laid on white, 16-bit grey ones are scaled to 8 bits, and of an animation the first frame is
+    taken. Resizing is antialiased, in gamma space, after the conversion to grey or colour.
+    """
+    try:
+        image = _decode(item)
+        side = min(image.size) if crop is None else crop
+        if side > min(image.size):
+            raise UnreadableError(f"{image.width}x{image.height} pixels, smaller than the crop of {crop}")
+    except UnreadableError as error:
+        return str(error)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    image = image.convert("L" if channels == 1 else "RGB").crop((left, top, left + side, top + side))
+    image = image.resize((image_size, image_size), Image.Resampling.BICUBIC)
+    return np.asarray(image).reshape(image_size, image_size, channels)
+
+
+def _decode(item: Item) -> Image.Image:
+    """An upright, opaque image of 8 bits a channel."""
+    if isinstance(item, UnreadableError):
+        raise item
+    if isinstance(item, np.ndarray):
+        return Image.fromarray(item)
+    with warnings.catch_warnings():
+        # Remarks on odd metadata do not concern the pixels; an absurd size does.
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            image = ImageOps.exif_transpose(Image.open(io.BytesIO(item), formats=FORMATS))
+            image.load()
+        except UnidentifiedImageError:
+            raise UnreadableError(f"not an image in one of the formats {', '.join(FORMATS)}") from None
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+            raise UnreadableError(f"more than the {Image.MAX_IMAGE_PIXELS} pixels allowed") from None
+        except Exception as error:  # noqa: BLE001 - on damaged files, decoders raise whatever they stumble over
+            raise UnreadableError(f"cannot be decoded: {' '.join(str(error).split())}") from None
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image).astype(np.uint32) * 255 + 32767) // 65535).convert("L")
+    if image.mode in ("I", "F"):
+        raise UnreadableError("32 bits a pixel, with no known range")
+    if image.has_transparency_data:
+        colour = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), colour)
+    return image
+
+
+def _read(collection: Collection, index: int) -> Item:
+    try:
+        return collection.read(index)
+    except UnreadableError as error:
+        return error
+
+
+def _open_source(source: str, raw: Path) -> AbstractContextManager[Collection]:
+    if source == "folder":
+        return folder.open_images(raw)
+    return nullcontext(mnist_5k.open_images(raw) if source == "mnist-5k" else idx.open_images(raw))
+
+
+@contextmanager
+def _in_blocks(
+    convert: Callable[[Item], Outcome], workers: int
+) -> Iterator[Callable[[Iterator[Item]], Iterator[Outcome]]]:
+    """Yield a function that applies `convert` to many items in parallel and gives the outcomes in their order."""
+    if workers == 1:
+        yield partial(map, convert)
+        return
+    # A fork would copy the threads' locks of this process without its threads.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, initializer=_follow_parent) as pool:
+
+        def convert_all(items: Iterator[Item]) -> Iterator[Outcome]:
+            pending: deque[Future[list[Outcome]]] = deque()
+            while block := list(islice(items, BLOCK)):
+                pending.append(pool.submit(_convert_block, convert, block))
+                if len(pending) > 2 * workers:
+                    yield from pending.popleft().result()
+            while pending:
+                yield from pending.popleft().result()
+
+        yield convert_all
+
+
+def _convert_block(convert: Callable[[Item], Outcome], items: Sequence[Item]) -> list[Outcome]:
+    return [convert(item) for item in items]
+
+
+def _follow_parent() -> None:
+    """Make this worker end with its parent, however that ends; a terminal's Ctrl-C is the parent's to handle."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _check_skipped(skipped: Sequence[Skipped], total: int, max_bad_fraction: float) -> None:
+    if len(skipped) > max_bad_fraction * total:
+        named = "; ".join(f"{item.name!r}: {item.reason}" for item in skipped[:NAMED])
+        more = f"; and {len(skipped) - NAMED} more" if len(skipped) > NAMED else ""
+        raise InputError(
+            f"{len(skipped)} of {total} images are unreadable, more than data.max_bad_fraction {max_bad_fraction:g} "
+            f"allows; repair or remove them, or raise it: {named}{more}"
+        )
+
+
+def _check_filled(counts: Mapping[str, int], when: str) -> None:
+    for name, count in counts.items():
+        if count == 0:
+            keys = "data.validation_fraction and data.test_fraction" if name == "train" else f"data.{name}_fraction"
+            raise InputError(f"too few images: the {name} split is empty, {when}; add images, or change {keys}")

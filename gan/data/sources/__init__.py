@@ -1,0 +1,1 @@
+"""One module a source: how its native files are fetched and verified, and how their images are read."""

@@ -1,0 +1,70 @@
+"""What every source takes and gives."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gan.data.packed import Labels
+from gan.errors import InputError
+
+RECORD = "source.json"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to fetch."""
+
+    path: Path | None
+    """The user's own folder or archive; null: the source's usual place."""
+    checksum: str | None
+    """`published`: the digests the source publishes, where it does; `md5:…` or `sha256:…`: of the archive at
+    `path`; null: unchecked."""
+    downloads: Path
+    """Folder where verified downloads stay, for other experiments to use."""
+
+
+@dataclass(frozen=True)
+class Collection:
+    """The images of a source, in a fixed order."""
+
+    names: Sequence[str]
+    """What each image is called in messages and in the manifest."""
+    labels: Labels | None
+    """Class of each image, an index into `classes`; null: unlabelled."""
+    classes: Sequence[str] | None
+    """Class names, in label order."""
+    official_test: int | None
+    """The source's official test split starts at this image and goes to the end; null: it has none."""
+    read: Callable[[int], bytes | NDArray[np.uint8]]
+    """The image at a position: an encoded file, or grey pixels, H×W. Raises UnreadableError."""
+
+
+class UnreadableError(Exception):
+    """An image that cannot be used; the message is the reason, in one line."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What was fetched: the `source.json` beside the files of a source."""
+
+    source: str
+    """As `data.source`."""
+    files: Mapping[str, str]
+    """MD5 of each file, by name."""
+
+
+def write_record(folder: Path, record: Record) -> None:
+    """Write `source.json` into `folder`."""
+    (folder / RECORD).write_text(json.dumps(asdict(record), indent=2, sort_keys=True) + "\n")
+
+
+def read_record(folder: Path) -> Record:
+    """Read what `write_record` wrote; raises InputError where nothing was fetched."""
+    try:
+        return Record(**json.loads((folder / RECORD).read_text()))
+    except FileNotFoundError:
+        raise InputError(f"{folder / RECORD}: no such file; fetch the data first, with dvc repro fetch") from None

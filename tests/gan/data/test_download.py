@@ -1,0 +1,159 @@
+"""Downloads, from a real server that breaks off."""
+
+import hashlib
+import http.server
+import logging
+import re
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gan.data import download as download_module
+from gan.data.download import download
+from gan.errors import InputError
+
+CONTENT = np.random.default_rng(0).integers(0, 256, 500_000, np.uint8).tobytes()
+MD5 = hashlib.md5(CONTENT).hexdigest()
+WAIT = 0.001
+
+
+@dataclass
+class Server:
+    """A mirror whose faults a test sets."""
+
+    address: str = ""
+    content: bytes = CONTENT
+    ranges: bool = True
+    breaks: list[int] = field(default_factory=list)
+    """Bytes after which each of the first answers breaks off."""
+    requests: list[str] = field(default_factory=list)
+    """Path and range of each request."""
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    state = Server()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            wanted = self.headers.get("Range", "")
+            state.requests.append(f"{self.path} {wanted}".strip())
+            if self.path.startswith("/missing"):
+                self.send_error(404)
+                return
+            match = re.fullmatch(r"bytes=(\d+)-", wanted)
+            start = int(match[1]) if match and state.ranges else 0
+            if start and start >= len(state.content):
+                self.send_error(416)
+                return
+            body = state.content[start:]
+            self.send_response(206 if start else 200)
+            self.send_header("Content-Length", str(len(body)))
+            if start:
+                self.send_header("Content-Range", f"bytes {start}-{len(state.content) - 1}/{len(state.content)}")
+            self.end_headers()
+            self.wfile.write(body[: state.breaks.pop(0)] if state.breaks else body)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as real:
+        thread = threading.Thread(target=real.serve_forever, args=(0.01,))
+        thread.start()
+        state.address = f"http://127.0.0.1:{real.server_port}"
+        yield state
+        real.shutdown()
+        thread.join()
+
+
+def files(folder: Path) -> set[str]:
+    return {file.name for file in folder.iterdir() if file.suffix != ".lock"}
+
+
+def test_a_broken_download_goes_on_where_it_stopped(
+    tmp_path: Path, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    piece = download_module.PIECE
+    server.breaks = [3 * piece + 10, 2 * piece + 10]  # what is left of a piece when the connection breaks is lost
+    with caplog.at_level(logging.INFO):
+        download([f"{server.address}/file"], tmp_path / "sub/file", MD5, WAIT)
+    assert (tmp_path / "sub/file").read_bytes() == CONTENT
+    assert server.requests == ["/file", f"/file bytes={3 * piece}-", f"/file bytes={5 * piece}-"]
+    assert files(tmp_path / "sub") == {"file"}
+    assert sum("trying again" in line for line in caplog.messages) == 2
+    assert caplog.messages[-1] == "file: 500,000 of 500,000 B"
+
+
+def test_a_killed_download_goes_on(tmp_path: Path, server: Server) -> None:
+    (tmp_path / "file.part").write_bytes(CONTENT[:123_456])
+    download([f"{server.address}/file"], tmp_path / "file", MD5, WAIT)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert server.requests == ["/file bytes=123456-"]
+
+
+def test_a_server_without_ranges_starts_again(tmp_path: Path, server: Server) -> None:
+    server.ranges = False
+    server.breaks = [200_000]
+    download([f"{server.address}/file"], tmp_path / "file", MD5, WAIT)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("part", [CONTENT, CONTENT + b"more", b"x" * 1000], ids=["whole", "too long", "other bytes"])
+def test_any_unfinished_file_ends_well(tmp_path: Path, server: Server, part: bytes) -> None:
+    (tmp_path / "file.part").write_bytes(part)
+    download([f"{server.address}/file"], tmp_path / "file", MD5, WAIT)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert files(tmp_path) == {"file"}
+
+
+def test_a_verified_file_is_not_fetched_again_and_a_wrong_one_is(tmp_path: Path, server: Server) -> None:
+    (tmp_path / "file").write_bytes(CONTENT)
+    download([f"{server.address}/file"], tmp_path / "file", MD5, WAIT)
+    assert server.requests == []
+    (tmp_path / "file").write_bytes(b"wrong")
+    download([f"{server.address}/file"], tmp_path / "file", MD5, WAIT)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+def test_the_next_mirror_is_tried(tmp_path: Path, server: Server) -> None:
+    download([f"{server.address}/missing", f"{server.address}/file"], tmp_path / "file", MD5, WAIT)
+    assert server.requests == ["/missing", "/file"]
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("/file", "the file's MD5 is [0-9a-f]{32}, not 0{32}"),
+        ("/missing", "the server answers 404 Not Found"),
+    ],
+)
+def test_after_the_last_attempt_nothing_is_left(tmp_path: Path, server: Server, path: str, reason: str) -> None:
+    message = f"{reason}, in the last of 5 attempts; .* set data.path to its folder"
+    with pytest.raises(InputError, match=message) as caught:
+        download([server.address + path], tmp_path / "file", "0" * 32, WAIT)
+    assert "\n" not in str(caught.value)
+    assert len(server.requests) == download_module.ATTEMPTS
+    assert files(tmp_path) == set()
+
+
+def test_no_connection_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"the connection failed \(ConnectionError\), in the last of 5"):
+        download(["http://127.0.0.1:1/file"], tmp_path / "file", MD5, WAIT)
+
+
+def test_experiments_side_by_side_download_once(tmp_path: Path, server: Server) -> None:
+    threads = [
+        threading.Thread(target=download, args=([f"{server.address}/file"], tmp_path / "file", MD5, WAIT))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert server.requests == ["/file"]
+    assert (tmp_path / "file").read_bytes() == CONTENT
