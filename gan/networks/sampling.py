@@ -1,0 +1,33 @@
+"""Images from a generator in evaluation mode, in an order that the seed fixes."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from gan.data.batches import to_uint8
+from gan.data.packed import Images
+
+
+def draw_latents(count: int, z_dim: int, seed: int) -> Tensor:
+    """`count` latents from N(0, I), N×Z, drawn on the CPU so that they are the same for every device."""
+    return torch.randn(count, z_dim, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def generate(generator: nn.Module, latents: Tensor, batch_size: int, device: torch.device) -> Iterator[Images]:
+    """Batches of images, N×H×W×C uint8, of latents N×Z, in their order."""
+    for z in latents.split(batch_size):
+        yield to_uint8(generator(z.to(device)))
+
+
+def interpolate(starts: Tensor, ends: Tensor, steps: int) -> Tensor:
+    """Spherical interpolation from each of `starts` to its partner in `ends` (both N×Z), as N×steps×Z.
+
+    Shoemake 1985; White 2016 (arXiv 1609.04468) for latents, whose length a straight line would not keep.
+    """
+    cosine = torch.nn.functional.cosine_similarity(starts, ends, dim=1)
+    angle = cosine.clamp(-1 + 1e-6, 1 - 1e-6).acos()[:, None, None]  # N×1×1
+    t = torch.linspace(0, 1, steps)[None, :, None]  # 1×steps×1
+    weights_start, weights_end = torch.sin((1 - t) * angle), torch.sin(t * angle)
+    return (weights_start * starts[:, None] + weights_end * ends[:, None]) / torch.sin(angle)

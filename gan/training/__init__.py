@@ -1,0 +1,1 @@
+"""Losses, the moving average, the loop, and its recovery."""

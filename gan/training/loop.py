@@ -1,0 +1,220 @@
+"""The training loop: alternating steps of the discriminator and the generator."""
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
+
+from gan.data.batches import epoch_order, to_float
+from gan.data.packed import Images
+from gan.errors import InputError
+from gan.params import TrainParams
+from gan.seeds import derive_seed
+from gan.training.average import average_decay, update_average
+from gan.training.losses import discriminator_loss, draw_real_labels, generator_loss
+from gan.training.recovery import load_checkpoint, save_checkpoint
+from gan.training.watch import Watch
+
+TERMS = ("loss_d", "loss_g", "d_real", "d_fake_before", "d_fake_after", "grad_norm_d", "grad_norm_g")
+"""What is measured at each step: both losses; mean D(x); mean D(G(z)) before and after the discriminator's step; norms
+of both gradients."""
+GENERATOR_TERMS = ("loss_g", "d_fake_after", "grad_norm_g")
+"""Those of them that only a generator step has."""
+
+Values = np.ndarray[tuple[int], np.dtype[np.float64]]
+Row = dict[str, float]
+"""A point of the curves: `step`, `kimg`, and the mean of each term since the point before."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run leaves: the generator, its moving average if there is one, and the curves."""
+
+    generator: nn.Module
+    average: nn.Module | None
+    curves: list[Row]
+
+
+def train(
+    images: Images,  # the training split, N×H×W×C
+    generator: nn.Module,  # with its initial weights; trained in place
+    discriminator: nn.Module,  # likewise
+    params: TrainParams,
+    *,
+    z_dim: int,  # dimensions of the latent z
+    seed: int,  # root of all randomness
+    device: torch.device,
+    recovery: Path,  # folder that outlives a kill: the checkpoint is read from here and written to
+    events: Path,  # folder of TensorBoard's events
+    on_keep: Callable[[int, nn.Module, nn.Module | None], None],  # step, generator, average: a generator to keep
+    on_curves: Callable[[list[Row]], None],  # the curves so far, at each checkpoint
+) -> Trained:
+    """Train both networks for `params.epochs`, going on from the checkpoint in `recovery` if there is one.
+
+    Killed at any moment and called again, it ends with the same bits as if it had never been killed. Raises InputError,
+    naming step and term, when a loss is no longer finite.
+    """
+    batch_size = params.batch_size
+    steps_per_epoch = len(images) // batch_size
+    if steps_per_epoch == 0:
+        raise InputError(f"train.batch_size: {batch_size} is more than the {len(images)} images of the training split")
+    total = params.epochs * steps_per_epoch
+    kept_steps = {round(total * (index + 1) / params.keep) for index in range(params.keep)} if params.keep else set()
+
+    generator = generator.to(device, memory_format=torch.channels_last).train()
+    discriminator = discriminator.to(device, memory_format=torch.channels_last).train()
+    average = copy.deepcopy(generator).eval().requires_grad_(False) if params.ema_kimg else None
+    decay = average_decay(params.ema_kimg, batch_size * params.n_dis) if params.ema_kimg else 0.0
+    betas = (params.beta1, params.beta2)
+    optimiser_g = torch.optim.Adam(generator.parameters(), lr=params.lr_g, betas=betas)
+    optimiser_d = torch.optim.Adam(discriminator.parameters(), lr=params.lr_d, betas=betas)
+
+    torch.manual_seed(derive_seed(seed, "dropout"))
+    latents = torch.Generator(device).manual_seed(derive_seed(seed, "latents"))
+    fixed = torch.randn(16, z_dim, generator=torch.Generator().manual_seed(derive_seed(seed, "fixed"))).to(device)
+    measured = torch.zeros(params.log_every, len(TERMS), device=device)  # a line a step since the last row
+    curves: list[Row] = []
+    step = 0
+
+    modules: dict[str, Any] = {
+        "generator": generator,
+        "discriminator": discriminator,
+        "optimiser_g": optimiser_g,
+        "optimiser_d": optimiser_d,
+    }
+    if average is not None:
+        modules["average"] = average
+
+    state = load_checkpoint(recovery, device)
+    if state is not None:
+        for name, module in modules.items():
+            module.load_state_dict(state[name])
+        step, curves = state["step"], state["curves"]
+        measured.copy_(state["measured"])
+        latents.set_state(state["latents"].cpu())
+        torch.set_rng_state(state["random"].cpu())
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(state["random_cuda"].cpu(), device)
+
+    def checkpoint() -> None:
+        _refuse_infinite(measured, step, params, generator, discriminator)
+        state = {name: module.state_dict() for name, module in modules.items()}
+        state |= {"step": step, "curves": curves, "measured": measured}
+        state |= {"latents": latents.get_state(), "random": torch.get_rng_state()}
+        if device.type == "cuda":
+            state["random_cuda"] = torch.cuda.get_rng_state(device)
+        save_checkpoint(recovery, state)
+        on_curves(curves)
+
+    def draw_latents() -> Tensor:
+        return torch.randn(batch_size, z_dim, generator=latents, device=device)
+
+    with Watch(events, step, total, batch_size) as watch:
+        saved = time.monotonic()
+        ordered_epoch, order = -1, np.empty(0, dtype=np.int64)
+        while step < total:
+            epoch, position = divmod(step, steps_per_epoch)
+            if epoch != ordered_epoch:
+                ordered_epoch, order = epoch, epoch_order(len(images), seed, epoch)
+            real = to_float(images[order[position * batch_size : (position + 1) * batch_size]], device)
+            terms = measured[step % params.log_every]
+            step += 1
+
+            # The discriminator learns to tell real from fake.
+            with torch.set_grad_enabled(not params.fresh_latents):
+                fake = generator(draw_latents())
+            real_logits, fake_logits = discriminator(real), discriminator(fake.detach())
+            labels = draw_real_labels(params.real_label, real_logits, latents)
+            loss_d = discriminator_loss(real_logits, fake_logits, labels)
+            optimiser_d.zero_grad()
+            loss_d.backward()
+            terms[TERMS.index("grad_norm_d")] = _gradient_norm(discriminator)
+            optimiser_d.step()
+            terms[TERMS.index("loss_d")] = loss_d.detach()
+            terms[TERMS.index("d_real")] = real_logits.detach().sigmoid().mean()
+            terms[TERMS.index("d_fake_before")] = fake_logits.detach().sigmoid().mean()
+
+            # The generator learns to be taken for real; the discriminator only passes the gradient on.
+            if step % params.n_dis == 0:
+                discriminator.requires_grad_(False)
+                fake_logits = discriminator(generator(draw_latents()) if params.fresh_latents else fake)
+                loss_g = generator_loss(fake_logits)
+                optimiser_g.zero_grad()
+                loss_g.backward()
+                terms[TERMS.index("grad_norm_g")] = _gradient_norm(generator)
+                optimiser_g.step()
+                discriminator.requires_grad_(True)
+                terms[TERMS.index("loss_g")] = loss_g.detach()
+                terms[TERMS.index("d_fake_after")] = fake_logits.detach().sigmoid().mean()
+                if average is not None:
+                    update_average(average, generator, decay)
+
+            if step % params.log_every == 0 or step == total:
+                curves.append(_summarise(measured, step, params))
+                watch.row(curves[-1])
+            if step % params.grid_every == 0 or step == total:
+                watch.grid(step, _render(average or generator, fixed))
+            if step in kept_steps:
+                on_keep(step, generator, average)
+            if step == total or time.monotonic() - saved >= params.checkpoint_seconds:
+                checkpoint()
+                saved = time.monotonic()
+    return Trained(generator, average, curves)
+
+
+def _gradient_norm(network: nn.Module) -> Tensor:
+    return get_total_norm([parameter.grad for parameter in network.parameters() if parameter.grad is not None])
+
+
+@torch.no_grad()
+def _render(generator: nn.Module, z: Tensor) -> Tensor:
+    training = generator.training
+    images: Tensor = generator.eval()(z)
+    generator.train(training)
+    return images
+
+
+def _window(measured: Tensor, step: int, params: TrainParams) -> dict[str, tuple[Values, Values]]:
+    """For each term, the steps since the last row that have it, and its values there, in float64."""
+    count = (step - 1) % params.log_every + 1
+    steps = np.arange(step - count + 1, step + 1)
+    values = measured[:count].double().cpu().numpy()
+    window = {}
+    for name, column in zip(TERMS, values.T, strict=True):
+        taken = steps % params.n_dis == 0 if name in GENERATOR_TERMS else slice(None)
+        window[name] = (steps[taken], column[taken])
+    return window
+
+
+def _summarise(measured: Tensor, step: int, params: TrainParams) -> Row:
+    """The row of the curves at `step`. Raises InputError at the first value that is not finite."""
+    row: Row = {"step": step, "kimg": step * params.batch_size / 1000}
+    for name, (steps, values) in _window(measured, step, params).items():
+        broken = ~np.isfinite(values)
+        if broken.any():
+            raise InputError(
+                f"{name} is {values[broken][0]} at step {steps[broken][0]}; the last good checkpoint is kept; "
+                "lower train.lr_g or train.lr_d"
+            )
+        row[name] = float(values.mean()) if len(values) else math.nan
+    return row
+
+
+def _refuse_infinite(measured: Tensor, step: int, params: TrainParams, *networks: nn.Module) -> None:
+    """Raise InputError if a loss or a weight is not finite: such a state must never replace a good checkpoint."""
+    _summarise(measured, step, params)
+    for network in networks:
+        for name, parameter in network.named_parameters():
+            if not parameter.isfinite().all():
+                raise InputError(
+                    f"weights {name} are not finite after step {step}; the last good checkpoint is kept; "
+                    "lower train.lr_g or train.lr_d"
+                )

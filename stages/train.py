@@ -1,0 +1,92 @@
+"""train: the prepared images in, generators and curves out."""
+
+import csv
+import io
+import math
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gan.params import Params
+from stages.layout import CURVES, EVENTS, PREPARED, RECOVERY, TRAINED, TRAINING_SUMMARY
+from stages.stage import new_folder, run_stage, stage_inputs, write_file, write_metrics
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from gan.training.loop import Row
+
+
+def train(params: Params) -> None:
+    """Train both networks and write the generators, the curves, and where the curves ended."""
+    import torch
+
+    from gan.data.packed import read_images, read_manifest
+    from gan.device import open_device
+    from gan.networks.build import build_discriminator, build_generator, initialise, save_generator
+    from gan.seeds import derive_seed
+    from gan.training.loop import train as train_networks
+    from gan.training.recovery import close_recovery, open_recovery
+
+    device = open_device(params.hardware.device, params.hardware.threads, params.hardware.deterministic)
+    manifest = read_manifest(PREPARED)
+    shape = {"image_size": manifest.image_size, "channels": manifest.channels}
+    initial = {"init_std", "bn_mean"}
+    architecture = params.generator.model_dump(exclude=initial) | shape
+    generator = build_generator(**architecture)
+    discriminator = build_discriminator(**params.discriminator.model_dump(exclude=initial) | shape)
+    for role, network, section in (
+        ("generator", generator, params.generator),
+        ("discriminator", discriminator, params.discriminator),
+    ):
+        initialise(network, section.init_std, section.bn_mean, derive_seed(params.seed, "initialise", role))
+
+    inputs = stage_inputs("train") | {
+        "data": manifest.splits["train"].md5,
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+    }
+    recovery = open_recovery(RECOVERY, inputs)
+
+    def save(folder: Path, generator: "nn.Module", average: "nn.Module | None") -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_generator(folder / "generator.safetensors", generator, architecture)
+        if average is not None:
+            save_generator(folder / "generator_ema.safetensors", average, architecture)
+
+    trained = train_networks(
+        read_images(PREPARED, "train"),
+        generator,
+        discriminator,
+        params.train,
+        z_dim=params.generator.z_dim,
+        seed=params.seed,
+        device=device,
+        recovery=recovery,
+        events=EVENTS / f"{os.environ.get('DVC_EXP_NAME', 'workspace')}-{recovery.name[:8]}",
+        on_keep=lambda step, generator, average: save(recovery / "kept" / f"{step:08}", generator, average),
+        on_curves=write_curves,
+    )
+    with new_folder(TRAINED) as folder:
+        save(folder, trained.generator, trained.average)
+        if (recovery / "kept").exists():
+            shutil.copytree(recovery / "kept", folder / "kept")
+    write_curves(trained.curves)
+    last = {name: float(f"{value:.6g}") for name, value in trained.curves[-1].items() if not math.isnan(value)}
+    write_metrics(TRAINING_SUMMARY, last | {"step": int(last["step"])})
+    close_recovery(recovery)
+
+
+def write_curves(curves: "list[Row]") -> None:
+    """Write the curves as CSV, with as many digits as float32 has."""
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(curves[0] if curves else [])
+    for row in curves:
+        writer.writerow("" if math.isnan(value) else f"{value:.7g}" for value in row.values())
+    write_file(CURVES, table.getvalue())
+
+
+if __name__ == "__main__":
+    run_stage("train", train)

@@ -1,0 +1,201 @@
+import math
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+
+from gan.errors import InputError
+from gan.networks.build import build_discriminator, build_generator, initialise
+from gan.params import TrainParams
+from gan.training.loop import TERMS, Trained, train
+
+SETTINGS: dict[str, Any] = {
+    "epochs": 3,
+    "batch_size": 8,
+    "lr_g": 1e-3,
+    "lr_d": 1e-3,
+    "beta1": 0.5,
+    "beta2": 0.999,
+    "real_label": [0.8, 1.0],
+    "n_dis": 1,
+    "fresh_latents": True,
+    "ema_kimg": 0.05,
+    "log_every": 4,
+    "grid_every": 5,
+    "keep": 3,
+    "checkpoint_seconds": 0.0,
+}
+IMAGES = np.random.default_rng(0).integers(0, 256, (44, 32, 32, 1), dtype=np.uint8)  # 5 steps an epoch, 4 left over
+
+
+class Killed(Exception):
+    pass
+
+
+def run(folder: Path, *, name: str = "dcgan", kill_at: int = 0, on_keep: Any = None, **changes: Any) -> Trained:
+    networks = (build_generator(name, 6, 2, [16], 32, 1), build_discriminator(name, 2, [16], 32, 1))
+    for seed, network in enumerate(networks):
+        initialise(network, 0.05, 1.0, seed)
+    folder.mkdir(exist_ok=True)
+    forwards = 0
+
+    def count_forwards(*_: Any) -> None:
+        nonlocal forwards
+        forwards += 1
+        if forwards == kill_at:
+            raise Killed
+
+    hook = networks[1].register_forward_hook(count_forwards) if kill_at else None
+    try:
+        return train(
+            IMAGES,
+            *networks,
+            TrainParams(**(SETTINGS | changes)),
+            z_dim=6,
+            seed=1,
+            device=torch.device("cpu"),
+            recovery=folder,
+            events=folder / "events",
+            on_keep=on_keep or (lambda *_: None),
+            on_curves=lambda _: None,
+        )
+    finally:
+        if hook:
+            hook.remove()
+
+
+def bits(trained: Trained) -> list[bytes]:
+    networks = [trained.generator, *([trained.average] if trained.average else [])]
+    return [value.numpy().tobytes() for network in networks for value in network.state_dict().values()]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"name": "vanilla"},
+        {"n_dis": 2, "real_label": 1.0},
+        {"fresh_latents": False, "ema_kimg": 0.0},
+        {"checkpoint_seconds": 0.05},
+    ],
+)
+def test_a_run_broken_off_anywhere_ends_with_the_same_bits(changes: dict[str, Any], tmp_path: Path) -> None:
+    whole = run(tmp_path / "whole", **changes)
+    for kill_at in (1, 4, 6, 8):  # forward passes of the discriminator after each start: in any part of a step
+        with pytest.raises(Killed):
+            run(tmp_path / "broken", kill_at=kill_at, **changes)
+    resumed = run(tmp_path / "broken", **changes)
+    assert bits(resumed) == bits(whole)
+    assert resumed.curves == whole.curves
+
+
+def _run_in_process(folder: Path) -> None:
+    torch.set_num_threads(1)
+    run(folder, epochs=40)
+
+
+def test_a_run_killed_by_the_system_ends_with_the_same_bits(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    checkpoint = tmp_path / "killed" / "checkpoint.pt"
+    for _ in range(3):
+        process = context.Process(target=_run_in_process, args=(tmp_path / "killed",))
+        process.start()
+        assert process.pid is not None
+        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        while process.is_alive() and (not checkpoint.exists() or checkpoint.stat().st_mtime_ns == before):
+            process.join(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+    torch.set_num_threads(1)
+    assert bits(run(tmp_path / "killed", epochs=40)) == bits(run(tmp_path / "whole", epochs=40))
+
+
+def test_curves_have_a_row_every_log_every_steps_and_one_at_the_end(tmp_path: Path) -> None:
+    curves = run(tmp_path).curves
+    assert [row["step"] for row in curves] == [4, 8, 12, 15]
+    assert [row["kimg"] for row in curves] == [0.032, 0.064, 0.096, 0.12]
+    assert all(math.isfinite(row[name]) for row in curves for name in TERMS)
+    assert all(0 < row[name] < 1 for row in curves for name in ("d_real", "d_fake_before", "d_fake_after"))
+
+
+def test_a_row_is_the_mean_over_its_steps(tmp_path: Path) -> None:
+    each = run(tmp_path / "each", log_every=1).curves
+    rows = run(tmp_path / "rows", log_every=5).curves
+    for name in TERMS:
+        assert rows[1][name] == pytest.approx(np.mean([row[name] for row in each[5:10]]), rel=1e-6)
+
+
+def test_generators_are_kept_evenly_spaced_with_the_last(tmp_path: Path) -> None:
+    kept = []
+    run(tmp_path, on_keep=lambda step, _generator, average: kept.append((step, average is not None)))
+    assert kept == [(5, True), (10, True), (15, True)]
+
+
+def test_tensorboard_has_every_curve_and_grid_once_after_a_break(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        run(tmp_path, kill_at=40, checkpoint_seconds=1e6)  # in the last steps; no checkpoint was written
+    run(tmp_path)
+    events = EventAccumulator(str(tmp_path / "events"), size_guidance={"images": 0}).Reload()
+    for name in (*TERMS, "images_per_second"):
+        assert [event.step for event in events.Scalars(name)] == [4, 8, 12, 15]
+    assert [event.step for event in events.Images("fixed_latents")] == [5, 10, 15]
+
+
+def test_n_dis_steps_of_the_discriminator_for_one_of_the_generator(tmp_path: Path) -> None:
+    alone = run(tmp_path / "alone", n_dis=15, epochs=1, ema_kimg=0.0, log_every=15)
+    fresh = build_generator("dcgan", 6, 2, [16], 32, 1)
+    initialise(fresh, 0.05, 1.0, 0)
+    weights = zip(alone.generator.parameters(), fresh.parameters(), strict=True)
+    assert all(torch.equal(trained, initial) for trained, initial in weights)  # 5 steps: not its turn yet
+    assert all(math.isnan(alone.curves[-1][name]) for name in ("loss_g", "grad_norm_g", "d_fake_after"))
+    assert math.isfinite(alone.curves[-1]["loss_d"])
+
+
+def test_the_generators_step_spends_no_gradient_on_the_discriminator(tmp_path: Path) -> None:
+    calls = []
+
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = build_discriminator("vanilla", 1, [4], 32, 1)
+            self.network.get_parameter("layers.0.weight").register_hook(lambda _: calls.append(1))
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = self.network(images)
+            return logits
+
+    arguments: dict[str, Any] = {"z_dim": 6, "seed": 1, "device": torch.device("cpu")}
+    arguments |= {"recovery": tmp_path, "events": tmp_path, "on_keep": lambda *_: None, "on_curves": lambda _: None}
+    generator = build_generator("vanilla", 6, 1, [4], 32, 1)
+    train(IMAGES, generator, Counting(), TrainParams(**(SETTINGS | {"epochs": 1})), **arguments)
+    assert len(calls) == 5  # one a step, from the discriminator's own loss
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_term_and_keeps_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import gan.training.loop as loop
+
+    genuine, calls = loop.generator_loss, 0
+
+    def breaks_at_step_seven(logits: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return genuine(logits) * (math.nan if calls == 7 else 1)
+
+    monkeypatch.setattr(loop, "generator_loss", breaks_at_step_seven)
+    with pytest.raises(InputError, match=r"^loss_g is nan at step 7; the last good checkpoint is kept"):
+        run(tmp_path)
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 6
+
+
+def test_a_batch_larger_than_the_set_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^train.batch_size: 45 is more than the 44 images"):
+        run(tmp_path, batch_size=45)
