@@ -1,0 +1,1 @@
+"""Pictures of arrays and tables, and the page that shows them. Needs no torch."""

@@ -1,0 +1,116 @@
+"""report: the run's results in; one page with every figure beside what made it, out."""
+
+import csv
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from gan.params import Params
+from stages.layout import (
+    CURVES,
+    EVALUATION_FIGURES,
+    PREPARED,
+    REFERENCE_SCORES,
+    REPORT,
+    SAMPLE_FIGURES,
+    SAMPLES,
+    SCORES,
+    TRAINED,
+    TRAINING_SUMMARY,
+)
+from stages.stage import new_folder, run_stage
+
+log = logging.getLogger(__name__)
+
+
+def report(params: Params) -> None:
+    """Draw the training curves and the class shares, and write the page that shows them with everything else."""
+    import numpy as np
+
+    from gan.data.packed import file_md5, read_manifest
+    from gan.figures.curves import draw_class_shares, draw_curves
+    from gan.figures.report import ClassShare, Figure, Figures, Provenance, render_report, score_rows
+
+    def figure(path: Path, name: Path, command: str, made_from: dict[Path, str]) -> Figure:
+        return Figure(path, provenance(path, name, command, made_from))
+
+    def provenance(path: Path, name: Path, command: str, made_from: dict[Path, str]) -> Provenance:
+        return Provenance(str(name), file_md5(path), command, {str(file): md5 for file, md5 in made_from.items()})
+
+    data = read_manifest(PREPARED)
+    samples = _read_json(SAMPLES / "manifest.json")
+    scores, reference_scores = _read_json(SCORES), _read_json(REFERENCE_SCORES)
+    weights = TRAINED / ("generator_ema.safetensors" if samples["ema"] else "generator.safetensors")
+    generator = {weights: samples["generator_md5"]}
+    kept = {TRAINED / name: md5 for name, md5 in samples.get("kept_md5", {}).items()}
+    image_set = {SAMPLES / "images.npy": samples["images_md5"]}
+    scored_with = image_set | {PREPARED / f"{params.evaluate.split}.npy": data.splits[params.evaluate.split].md5}
+    compared_with = image_set | {PREPARED / "train.npy": data.splits["train"].md5}
+    class_table = EVALUATION_FIGURES / "classes.csv"
+    classes = [
+        ClassShare(row["class"], float(row["share_samples"]), float(row["share_real"]))
+        for row in (_read_csv(class_table) if class_table.exists() else [])
+    ]
+
+    def sample_figure(name: str, made_from: dict[Path, str]) -> Figure:
+        return figure(SAMPLE_FIGURES / name, SAMPLE_FIGURES / name, "dvc repro sample", made_from)
+
+    with new_folder(REPORT) as folder:
+
+        def own_figure(name: str, table: Path) -> Figure:
+            return figure(folder / name, REPORT / name, "dvc repro report", {table: file_md5(table)})
+
+        rows = _read_csv(CURVES)
+        columns = rows[0] if rows else {}
+        draw_curves(
+            folder / "curves.png",
+            {column: np.array([float(row[column] or "nan") for row in rows]) for column in columns},
+        )
+        if classes:
+            draw_class_shares(
+                folder / "classes.png",
+                [row.name for row in classes],
+                np.array([row.samples for row in classes]),
+                np.array([row.real for row in classes]),
+            )
+        neighbours = EVALUATION_FIGURES / "neighbours.png"
+        page = render_report(
+            figures=Figures(
+                samples=sample_figure("grid.png", generator),
+                classes=own_figure("classes.png", class_table) if classes else None,
+                interpolation=sample_figure("interpolation.png", generator),
+                training=sample_figure("training.png", kept or generator),
+                curves=own_figure("curves.png", CURVES),
+                neighbours=figure(neighbours, neighbours, "dvc repro evaluate", compared_with),
+            ),
+            scores=scores,
+            reference_scores=reference_scores,
+            scores_provenance=provenance(SCORES, SCORES, "dvc repro evaluate", scored_with),
+            classes=classes,
+            training=_read_json(TRAINING_SUMMARY),
+            params=params.model_dump(),
+            data=data,
+            samples=samples,
+        )
+        (folder / "index.html").write_text(page, encoding="utf-8")
+
+        line = f"report: {REPORT / 'index.html'}"
+        for row in score_rows(scores, reference_scores, classes)[:2]:
+            line += f"  {row.label} {row.value}" + (f" (real {row.real})" if row.real else "")
+        (folder / "summary.txt").write_text(line + "\n", encoding="utf-8")
+    log.info(line)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return values
+
+
+def _read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+if __name__ == "__main__":
+    run_stage("report", report)

@@ -1,0 +1,93 @@
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from PIL import Image, ImageColor
+
+from gan.figures.curves import DISCRIMINATOR, GENERATOR, LATER, Curve, draw_class_shares, draw_curves, smooth
+
+COLUMNS = ("loss_d", "loss_g", "d_real", "d_fake_before", "d_fake_after", "grad_norm_d", "grad_norm_g")
+BOTH = (DISCRIMINATOR, GENERATOR)
+
+
+def noisy_curves(points: int) -> dict[str, Curve]:
+    random = np.random.default_rng(0)
+    steps = np.arange(1.0, points + 1)
+    return {"step": steps, "kimg": steps * 0.032} | {column: random.uniform(0.1, 1, points) for column in COLUMNS}
+
+
+def ink(path: Path) -> float:
+    """Share of the pixels that are not white."""
+    with Image.open(path) as image:
+        return float((np.asarray(image.convert("L")) < 250).mean())
+
+
+@pytest.mark.parametrize("points", [0, 1, 10, 300])
+def test_curves_of_any_length_are_drawn(tmp_path: Path, points: int) -> None:
+    draw_curves(tmp_path / "curves.png", noisy_curves(points))
+    assert ink(tmp_path / "curves.png") > 0.02
+
+
+def test_more_is_drawn_than_empty_axes(tmp_path: Path) -> None:
+    draw_curves(tmp_path / "empty.png", noisy_curves(0))
+    draw_curves(tmp_path / "full.png", noisy_curves(300))
+    assert ink(tmp_path / "full.png") > ink(tmp_path / "empty.png") + 0.05
+
+
+def test_each_panel_shows_its_curves(tmp_path: Path) -> None:
+    draw_curves(tmp_path / "curves.png", noisy_curves(40))
+    with Image.open(tmp_path / "curves.png") as image:
+        panels = np.array_split(np.asarray(image.convert("RGB")), 3)
+    for panel, colors in zip(panels, (BOTH, (*BOTH, LATER), BOTH), strict=True):
+        for color in colors:
+            # A legend's line alone is some 150 pixels.
+            assert (panel == ImageColor.getrgb(color)).all(axis=2).sum() > 1000, color
+
+
+def test_the_same_bytes_twice_whatever_the_users_style(tmp_path: Path) -> None:
+    draw_curves(tmp_path / "a.png", noisy_curves(60))
+    with mpl.rc_context({"font.size": 20, "axes.facecolor": "black", "savefig.dpi": 30}):
+        draw_curves(tmp_path / "b.png", noisy_curves(60))
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert b"matplotlib" not in (tmp_path / "a.png").read_bytes()
+
+
+def test_values_that_no_axis_has_leave_gaps(tmp_path: Path) -> None:
+    curves = noisy_curves(200)
+    curves["loss_d"][50:] = np.nan
+    curves["loss_g"][:] = np.inf
+    curves["grad_norm_g"][:10] = 0
+    draw_curves(tmp_path / "curves.png", curves)
+    assert ink(tmp_path / "curves.png") > 0.02
+
+
+def test_a_constant_is_smoothed_to_itself() -> None:
+    np.testing.assert_allclose(smooth(np.full(500, 3.0)), 3.0)
+
+
+def test_a_window_averages_its_neighbours() -> None:
+    values = np.arange(100.0) ** 2
+    np.testing.assert_allclose(smooth(values)[50], np.mean(values[48:53]))
+
+
+def test_smoothing_skips_what_is_not_finite() -> None:
+    values = np.ones(300)
+    values[10] = np.nan
+    values[100:200] = np.inf
+    smoothed = smooth(values)
+    assert smoothed[10] == pytest.approx(1)
+    assert np.isnan(smoothed[150])
+
+
+def test_few_points_are_not_smoothed() -> None:
+    values = np.random.default_rng(0).normal(size=30)
+    np.testing.assert_array_equal(smooth(values), values)
+
+
+@pytest.mark.parametrize("names", [["0", "1", "2"], ["$x", "<b>", r"\frac{$"], ["No_Beard", "5_o_Clock_Shadow", "é"]])
+def test_class_shares_are_drawn_with_any_names(tmp_path: Path, names: list[str]) -> None:
+    for name in ("a.png", "b.png"):
+        draw_class_shares(tmp_path / name, names, np.array([0.5, 0.5, 0.0]), np.array([0.3, 0.3, 0.4]))
+    assert ink(tmp_path / "a.png") > 0.1
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()

@@ -1,0 +1,214 @@
+import base64
+import hashlib
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gan.data.packed import Manifest, Split
+from gan.figures.grid import save_animation, save_png
+from gan.figures.report import ClassShare, Figure, Figures, Provenance, render_report, score_rows
+
+VOID = {"meta", "img", "br", "hr", "link", "input"}
+HOSTILE = "<script>alert('$x')</script>\"&{{ 7*7 }}"
+
+
+class Page(HTMLParser):
+    """Every tag and its attributes; complains about tags that do not close each other in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, self.getpos()
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.text.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def figure(folder: Path, name: str, command: str) -> Figure:
+    path = folder / f"{name}.png"
+    frames = list(np.random.default_rng(len(name)).integers(0, 256, (3, 20, 30, 1), np.uint8))
+    if name == "training":
+        save_animation(path, frames, 0.2)
+    else:
+        save_png(path, frames[0])
+    md5 = hashlib.md5(path.read_bytes()).hexdigest()
+    return Figure(path, Provenance(f"results/{name}.png", md5, command, {f"data/{name}.npy": "1" * 32}))
+
+
+@pytest.fixture
+def arguments(tmp_path: Path) -> dict[str, Any]:
+    return {
+        "figures": Figures(
+            samples=figure(tmp_path, "samples", "dvc repro sample"),
+            classes=figure(tmp_path, "classes", "dvc repro report"),
+            interpolation=figure(tmp_path, "interpolation", "dvc repro sample"),
+            training=figure(tmp_path, "training", "dvc repro sample"),
+            curves=figure(tmp_path, "curves", "dvc repro report"),
+            neighbours=figure(tmp_path, "neighbours", "dvc repro evaluate"),
+        ),
+        "scores": {
+            "inception_score": 8.314,
+            "inception_score_std": 0.1234,
+            "classifier-FD": 12.34,
+            "rarest_class": 0.05,
+            "class_shares": [0.5, 0.5],
+            "protocol": [{"extractor": "classifier", "generated_count": 10000, "resize": None}],
+        },
+        "reference_scores": {"test_accuracy": 0.98, "real_inception_score": 9.5, "floor_classifier-FD": 0.84},
+        "scores_provenance": Provenance("results/scores.json", "2" * 32, "dvc repro evaluate", {"data/x": "3" * 32}),
+        "classes": [ClassShare("zero", 0.05, 0.1), ClassShare("one", 0.95, 0.9)],
+        "training": {"kimg": 180.0, "loss_d": 0.61},
+        "params": {
+            "seed": 0,
+            "generator": {"name": "dcgan", "hidden": [256, 512]},
+            "train": {"epochs": 40, "fresh_latents": True},
+            "data": {"path": None},
+        },
+        "data": Manifest(
+            source="mnist-5k",
+            source_md5={"mnist_5k.csv.gz": "4" * 32},
+            image_size=32,
+            channels=1,
+            crop=None,
+            resize="lanczos",
+            classes=["zero", "one"],
+            splits={"train": Split(4250, "5" * 32, None, None)},
+        ),
+        "samples": {"count": 10000, "seed": 7, "ema": True},
+    }
+
+
+def words(page: str) -> str:
+    return " ".join(" ".join(Page(page).text).split())
+
+
+def test_the_page_is_well_formed_and_its_links_lead_somewhere(arguments: dict[str, Any]) -> None:
+    page = Page(render_report(**arguments))
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    links = [attributes["href"] for attributes in page.all("a")]
+    assert len(links) > 10
+    assert all(link and link.startswith("#") and link[1:] in ids for link in links)
+    assert [tag for tag, _ in page.tags].count("h1") == 1
+    assert all("scope" in attributes for attributes in page.all("th"))
+    assert page.all("html") == [{"lang": "en"}]
+
+
+def test_the_page_loads_nothing_and_runs_nothing(arguments: dict[str, Any]) -> None:
+    text = render_report(**arguments)
+    page = Page(text)
+    assert "://" not in text
+    assert not page.all("script") + page.all("link") + page.all("iframe") + page.all("base")
+    assert all((attributes["src"] or "").startswith("data:image/png;base64,") for attributes in page.all("img"))
+    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
+    assert not re.search(r"url\(|@import", text)
+
+
+def test_every_figure_has_words_for_the_blind_its_command_and_its_digests(arguments: dict[str, Any]) -> None:
+    text = render_report(**arguments)
+    figures = re.findall(r"<figure.*?</figure>", text, re.DOTALL)
+    assert len(figures) == 6
+    names = ("samples", "classes", "interpolation", "training", "curves", "neighbours")
+    for name, markup in zip(names, figures, strict=True):
+        item: Figure = getattr(arguments["figures"], name)
+        images = Page(markup).all("img")
+        assert all(len(image["alt"] or "") > 20 for image in images)
+        assert base64.b64decode((images[0]["src"] or "").split(",")[1]) == item.path.read_bytes()
+        assert f"<code>{item.provenance.command}</code>" in markup
+        origin = re.search(rf'<article id="made-{name}".*?</article>', text, re.DOTALL)
+        assert origin
+        assert item.provenance.command in origin[0]
+        assert f"{item.provenance.md5}  results/{name}.png\n{'1' * 32}  data/{name}.npy" in origin[0]
+    assert f"{'2' * 32}  results/scores.json\n{'3' * 32}  data/x" in text
+
+
+def test_an_animation_has_its_last_frame_for_print_and_for_those_who_want_no_motion(arguments: dict[str, Any]) -> None:
+    images = Page(render_report(**arguments)).all("img")
+    moving = [image for image in images if image.get("class") == "moving"]
+    still = [image for image in images if image.get("class") == "still"]
+    assert len(moving) == len(still) == 1
+    assert moving[0]["width"] == still[0]["width"] == "720"
+
+
+def test_the_first_sentence_has_the_main_scores(arguments: dict[str, Any]) -> None:
+    expected = (
+        "After 40 epochs (180 thousand images shown), the generator draws 32×32 grey images with an Inception Score "
+        "of 8.31 ± 0.12 (real images: 9.50) and a classifier-FD of 12.3 (real images: 0.84)."
+    )
+    assert expected in words(render_report(**arguments))
+
+
+def test_scores_stand_beside_those_of_real_images_and_their_protocol(arguments: dict[str, Any]) -> None:
+    text = words(render_report(**arguments))
+    assert "Rarest class ↑ higher is better 5.0 % 10.0 %" in text
+    for value in ("extractor classifier", "generated count 10000", "resize null", "reference: test accuracy 0.98"):
+        assert value in text
+
+
+def test_parameters_are_shown_as_in_yaml_and_by_section(arguments: dict[str, Any]) -> None:
+    text = words(render_report(**arguments))
+    for value in ("general seed 0", "generator name dcgan hidden [256, 512]", "fresh_latents true", "data path null"):
+        assert value in text
+
+
+def test_unlabelled_images_without_scores_make_a_shorter_page(arguments: dict[str, Any]) -> None:
+    figures = arguments["figures"]
+    arguments["figures"] = Figures(
+        figures.samples, None, figures.interpolation, figures.training, figures.curves, figures.neighbours
+    )
+    text = render_report(**arguments | {"scores": {}, "reference_scores": {}, "classes": [], "training": {}})
+    assert len(Page(text).all("figure")) == 5
+    assert "No scores were measured" in text
+    assert "Class shares" not in text
+    assert "After 40 epochs, the generator draws 32×32 grey images." in words(text)
+
+
+def test_a_score_without_words_is_shown_by_its_name() -> None:
+    rows = score_rows({"kid": 0.00123, "count": 12345, "kid_std": 0.1, "why": "text", "flag": True}, {"real_kid": 2000})
+    assert [(row.label, row.value, row.real) for row in rows] == [
+        ("kid", "0.00123 ± 0.1", "2,000"),
+        ("count", "12,345", None),
+    ]
+
+
+def test_hostile_text_stays_text(arguments: dict[str, Any]) -> None:
+    arguments["params"]["data"]["path"] = HOSTILE
+    arguments["params"][HOSTILE] = {HOSTILE: [HOSTILE]}
+    arguments["classes"] = [ClassShare(HOSTILE, 1.0, 1.0)]
+    arguments["scores"][HOSTILE] = 1.0
+    arguments["scores"]["protocol"] = [{HOSTILE: HOSTILE}]
+    text = render_report(**arguments)
+    page = Page(text)
+    assert not page.all("script")
+    assert page.text.count(HOSTILE) >= 6
+    assert "49" not in re.findall(r"alert.{30}", text)
+
+
+def test_equal_arguments_equal_text(arguments: dict[str, Any]) -> None:
+    assert render_report(**arguments) == render_report(**arguments)
+
+
+def test_a_missing_fact_is_an_error_and_not_a_blank(arguments: dict[str, Any]) -> None:
+    del arguments["samples"]["seed"]
+    with pytest.raises(Exception, match="seed"):
+        render_report(**arguments)
