@@ -1,7 +1,9 @@
 """Where the stages' inputs and outputs lie, relative to the folder that holds dvc.yaml."""
 
+import os
 from pathlib import Path
 
+CHECKED = Path("data/checked.txt")
 RAW = Path("data/raw")
 PREPARED = Path("data/prepared")
 REFERENCE = Path("data/reference")
@@ -16,3 +18,10 @@ SAMPLE_FIGURES = RESULTS / "samples"
 SCORES = RESULTS / "scores.json"
 EVALUATION_FIGURES = RESULTS / "evaluation"
 REPORT = RESULTS / "report"
+
+MAIN_REPOSITORY = Path(os.environ.get("DVC_ROOT", "."))
+"""DVC names it even inside the temporary copies of `dvc exp run --temp`."""
+DOWNLOADS = MAIN_REPOSITORY / ".atelier/downloads"
+RECOVERY = MAIN_REPOSITORY / ".atelier/runs"
+EVENTS = MAIN_REPOSITORY / "runs"
+"""TensorBoard's events, a folder a run."""

@@ -7,6 +7,7 @@ their settings from the environment once, when torch is first imported.
 import ctypes
 import hashlib
 import json
+import logging
 import os
 import shutil
 import signal
@@ -39,6 +40,7 @@ def run_stage(name: str, run: Callable[[Params], None]) -> NoReturn:
     recorded with inputs that did not make its outputs; such a run fails at its end.
     """
     _end_with_parent()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         params = load_params(PARAMS)
         hold_arithmetic(params.hardware)
@@ -81,9 +83,10 @@ def stage_inputs(name: str) -> dict[str, str]:
             value = value[part]
         inputs[key] = json.dumps(value, sort_keys=True)
     for dependency in map(Path, stage.get("deps", [])):
-        if dependency.parts[0] == "data":
+        if dependency.parts[0] in ("data", "results"):
             continue
-        for file in sorted(dependency.rglob("*.py")) if dependency.is_dir() else [dependency]:
+        files = dependency.rglob("*") if dependency.is_dir() else [dependency]
+        for file in sorted(file for file in files if file.is_file() and file.suffix != ".pyc"):
             inputs[str(file)] = hashlib.sha256(file.read_bytes()).hexdigest()
     return inputs
 

@@ -1,0 +1,45 @@
+# Set-up and the two commands. After `make setup`, the plain tools work from the environment: . .venv/bin/activate
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/ready
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+unexport PYTHONPATH
+
+.DEFAULT_GOAL := help
+.PHONY: help setup repro test test-slow experiment constraints
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+setup: $(READY)  ## make .venv with every dependency, as pinned in constraints.txt
+
+repro: $(READY)  ## run the default experiment, from the data to the report
+	dvc repro
+	@cat results/report/summary.txt
+
+test: $(READY)  ## linters, type checker, layer contracts and the test suite
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+	pytest -m "not slow"
+
+test-slow: $(READY)  ## the tests that take minutes
+	pytest -m slow
+
+experiment: $(READY)  ## run one experiment of experiments.yaml: make experiment NAME=mnist-dcgan
+	@python -m flows.experiment "$(NAME)"
+
+constraints:  ## choose the newest versions that pyproject.toml admits, and pin them all
+	rm -rf $(VENV)
+	$(MAKE) setup CONSTRAINTS=/dev/null
+	$(VENV)/bin/pip freeze --all > constraints.txt
+	touch $(READY)
+
+CONSTRAINTS := constraints.txt
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "atelier needs Python 3.11 or newer, and this is " + sys.version.split()[0] + "; name another with make PYTHON=…")'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --constraint $(CONSTRAINTS) --upgrade pip
+	$(VENV)/bin/pip install --quiet --constraint $(CONSTRAINTS) --group run --group dev
+	@touch $(READY)

@@ -1,0 +1,1 @@
+"""What schedules experiments; talks to the project through DVC's command line only."""

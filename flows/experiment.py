@@ -1,0 +1,81 @@
+"""Runs an experiment of experiments.yaml as the `dvc exp run` that it stands for: `python -m flows.experiment NAME`."""
+
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+EXPERIMENTS = Path("experiments.yaml")
+
+
+class ExperimentError(ValueError):
+    """A name or a file that the user can put right; the message is one line."""
+
+
+def read_experiments(path: Path) -> dict[str, dict[str, Any]]:
+    """All experiments by name, each with `about` (what it is) and `set` (parameters that differ from params.yaml).
+
+    Raises ExperimentError if the file is missing or not of that form.
+    """
+    try:
+        document = YAML(typ="safe", pure=True).load(path)
+    except FileNotFoundError:
+        raise ExperimentError(f"{path}: no such file; run from the folder that holds dvc.yaml") from None
+    except YAMLError as error:
+        raise ExperimentError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(document, Mapping):
+        raise ExperimentError(f"{path}: must map names to experiments")
+    for name, experiment in document.items():
+        if (
+            not isinstance(experiment, Mapping)
+            or set(experiment) != {"about", "set"}
+            or not isinstance(experiment["set"], Mapping)
+        ):
+            raise ExperimentError(f"{path}: {name}: an experiment has `about`, a text, and `set`, a mapping; no more")
+    return dict(document)
+
+
+def experiment_command(name: str, experiments: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The `dvc exp run` command of the experiment `name`. Raises ExperimentError, listing the names, if unknown.
+
+    It runs in a temporary copy, so that the working tree stays as it is and the next experiment starts from the
+    committed parameters too.
+    """
+    if name not in experiments:
+        raise ExperimentError(f"no experiment is named {name!r}; {EXPERIMENTS} has {', '.join(experiments)}")
+    command = ["dvc", "exp", "run", "--temp", "--name", name]
+    for key, value in experiments[name]["set"].items():
+        command += ["--set-param", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
+    return command
+
+
+def main(arguments: list[str]) -> int:
+    """Print the command of the named experiment and run it; the exit status is DVC's."""
+    try:
+        experiments = read_experiments(EXPERIMENTS)
+        if len(arguments) != 1 or not arguments[0]:
+            width = max(map(len, experiments))
+            menu = "\n".join(f"  {name:{width}}  {experiment['about']}" for name, experiment in experiments.items())
+            raise ExperimentError(f"give one name of {EXPERIMENTS}, as in make experiment NAME=…\n{menu}")
+        command = experiment_command(arguments[0], experiments)
+        changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "params.yaml"], check=False)
+        if changed.returncode:
+            raise ExperimentError(
+                "params.yaml differs from the commit, and experiments are defined against the committed one; "
+                "commit it or `git restore params.yaml`"
+            )
+    except ExperimentError as error:
+        print(f"experiment: {error}", file=sys.stderr)
+        return 1
+    print(shlex.join(command), flush=True)
+    return subprocess.run(command, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
