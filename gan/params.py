@@ -257,7 +257,7 @@ def _describe(detail: ErrorDetails) -> str:
 
 def _is_union_label(part: int | str) -> bool:
     """Pydantic puts the tried type of a union into the location, as `literal['published']` or `list[float]`."""
-    return isinstance(part, str) and ("[" in part or part in ("float", "int", "str"))
+    return isinstance(part, str) and ("[" in part or part in ("float", "int", "str") or part.startswith("constrained-"))
 
 
 def _one_line(text: str) -> str:

@@ -2,8 +2,6 @@
 
 import json
 
-import numpy as np
-
 from gan.params import Params
 from stages.layout import SAMPLE_FIGURES, SAMPLES, TRAINED
 from stages.stage import new_folder, run_stage
@@ -16,6 +14,8 @@ ANIMATION_SECONDS = 0.35
 
 def sample(params: Params) -> None:
     """Generate `sample.count` images, a grid of the first, an interpolation, and an animation through training."""
+    import numpy as np
+
     from gan.data.packed import file_md5
     from gan.device import open_device
     from gan.figures.grid import save_animation, save_png, tile
@@ -54,8 +54,8 @@ def sample(params: Params) -> None:
     with new_folder(SAMPLE_FIGURES) as folder:
         save_png(folder / "grid.png", grid, scale)
 
-        ends = draw_latents(2 * INTERPOLATION_ROWS, z_dim, derive_seed(params.seed, "interpolation"))
-        path = interpolate(*ends.chunk(2), INTERPOLATION_STEPS).flatten(0, 1)
+        starts, ends = draw_latents(2 * INTERPOLATION_ROWS, z_dim, derive_seed(params.seed, "interpolation")).chunk(2)
+        path = interpolate(starts, ends, INTERPOLATION_STEPS).flatten(0, 1)
         frames = np.concatenate(list(generate(generator, path, params.sample.batch_size, device)))
         save_png(folder / "interpolation.png", tile(frames, INTERPOLATION_STEPS), scale)
 

@@ -1,7 +1,7 @@
 """Runs a stage: checked parameters in, one clear line out when the user's input is at fault.
 
 Import nothing heavy here: a stage must refuse bad parameters in well under a second, and the math libraries read
-their settings from the environment once, when torch is first imported.
+their settings from the environment once, when they are first imported.
 """
 
 import ctypes
@@ -29,8 +29,10 @@ AVX2_ONLY = {
     "ATEN_CPU_CAPABILITY": "avx2",
     "ONEDNN_MAX_CPU_ISA": "AVX2",
     "MKL_CBWR": "AVX2,STRICT",
+    "OPENBLAS_CORETYPE": "Haswell",
 }
-"""PyTorch's own kernels, oneDNN and MKL pick kernels by the processor they find; each has its own switch."""
+"""PyTorch's own kernels, oneDNN, MKL and OpenBLAS (in numpy and scipy) pick kernels by the processor that they find;
+each has its own switch."""
 
 
 def run_stage(name: str, run: Callable[[Params], None]) -> NoReturn:
@@ -59,11 +61,13 @@ def run_stage(name: str, run: Callable[[Params], None]) -> NoReturn:
 
 
 def hold_arithmetic(hardware: HardwareParams) -> None:
-    """Set the environment that fixes which kernels the math libraries pick; must come before torch is imported."""
-    assert "torch" not in sys.modules, "torch reads these settings only once"
+    """Set the environment that fixes which kernels the math libraries pick; must come before they are imported."""
+    assert not {"numpy", "torch"} & set(sys.modules), "the math libraries read these settings only once"
     if hardware.cpu_isa == "avx2":
         os.environ.update(AVX2_ONLY)
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(hardware.threads)
+    # Threads that wait in a busy loop take the cores from whatever else runs, and from each other.
+    os.environ["OMP_WAIT_POLICY"] = "passive"
     if hardware.deterministic:
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
 

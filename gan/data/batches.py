@@ -2,16 +2,17 @@
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gan.data.packed import Images
 from gan.seeds import derive_seed
 
 
-def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def epoch_order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
     """A random order of `count` images, the same for the same seed and epoch, so that any step can be gone back to."""
     stream = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
-    order: np.ndarray[tuple[int], np.dtype[np.int64]] = torch.randperm(count, generator=stream).numpy()
+    order: NDArray[np.int64] = torch.randperm(count, generator=stream).numpy()
     return order
 
 

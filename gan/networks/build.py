@@ -78,4 +78,4 @@ def load_generator(path: Path, device: torch.device) -> tuple[nn.Module, dict[st
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     generator = build_generator(**architecture)
     generator.load_state_dict(tensors)
-    return generator.to(device, memory_format=torch.channels_last).eval(), architecture
+    return generator.to(device).to(memory_format=torch.channels_last).eval(), architecture

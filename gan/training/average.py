@@ -18,7 +18,7 @@ def update_average(average: nn.Module, network: nn.Module, decay: float) -> None
     """
     pairs = list(zip(average.state_dict().values(), network.state_dict().values(), strict=True))
     moving = [(ours, theirs) for ours, theirs in pairs if ours.is_floating_point()]
-    torch._foreach_lerp_([ours for ours, _ in moving], [theirs for _, theirs in moving], 1 - decay)  # noqa: SLF001
+    torch._foreach_lerp_([ours for ours, _ in moving], [theirs for _, theirs in moving], 1 - decay)
     for ours, theirs in pairs:
         if not ours.is_floating_point():
             ours.copy_(theirs)

@@ -1,6 +1,7 @@
 """The training loop: alternating steps of the discriminator and the generator."""
 
 import copy
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
@@ -23,13 +25,14 @@ from gan.training.losses import discriminator_loss, draw_real_labels, generator_
 from gan.training.recovery import load_checkpoint, save_checkpoint
 from gan.training.watch import Watch
 
+log = logging.getLogger(__name__)
+
 TERMS = ("loss_d", "loss_g", "d_real", "d_fake_before", "d_fake_after", "grad_norm_d", "grad_norm_g")
 """What is measured at each step: both losses; mean D(x); mean D(G(z)) before and after the discriminator's step; norms
 of both gradients."""
 GENERATOR_TERMS = ("loss_g", "d_fake_after", "grad_norm_g")
 """Those of them that only a generator step has."""
 
-Values = np.ndarray[tuple[int], np.dtype[np.float64]]
 Row = dict[str, float]
 """A point of the curves: `step`, `kimg`, and the mean of each term since the point before."""
 
@@ -69,8 +72,8 @@ def train(
     total = params.epochs * steps_per_epoch
     kept_steps = {round(total * (index + 1) / params.keep) for index in range(params.keep)} if params.keep else set()
 
-    generator = generator.to(device, memory_format=torch.channels_last).train()
-    discriminator = discriminator.to(device, memory_format=torch.channels_last).train()
+    generator = generator.to(device).to(memory_format=torch.channels_last).train()
+    discriminator = discriminator.to(device).to(memory_format=torch.channels_last).train()
     average = copy.deepcopy(generator).eval().requires_grad_(False) if params.ema_kimg else None
     decay = average_decay(params.ema_kimg, batch_size * params.n_dis) if params.ema_kimg else 0.0
     betas = (params.beta1, params.beta2)
@@ -98,6 +101,7 @@ def train(
         for name, module in modules.items():
             module.load_state_dict(state[name])
         step, curves = state["step"], state["curves"]
+        log.info("going on from step %d", step)
         measured.copy_(state["measured"])
         latents.set_state(state["latents"].cpu())
         torch.set_rng_state(state["random"].cpu())
@@ -182,7 +186,9 @@ def _render(generator: nn.Module, z: Tensor) -> Tensor:
     return images
 
 
-def _window(measured: Tensor, step: int, params: TrainParams) -> dict[str, tuple[Values, Values]]:
+def _window(
+    measured: Tensor, step: int, params: TrainParams
+) -> dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]]:
     """For each term, the steps since the last row that have it, and its values there, in float64."""
     count = (step - 1) % params.log_every + 1
     steps = np.arange(step - count + 1, step + 1)

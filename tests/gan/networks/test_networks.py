@@ -15,15 +15,17 @@ from gan.networks.build import (
 )
 from gan.params import IMAGE_SIZES, NetworkParams
 
+GENERATOR: dict[str, Any] = {"name": "dcgan", "z_dim": 100, "base": 8, "hidden": [16, 32]}
+DISCRIMINATOR: dict[str, Any] = {"name": "dcgan", "base": 8, "hidden": [32, 16]}
 NAMES = get_args(NetworkParams.model_fields["name"].annotation)
 
 
 def generator(**changes: Any) -> nn.Module:
-    return build_generator(**{"name": "dcgan", "z_dim": 100, "base": 8, "hidden": [16, 32]} | changes)
+    return build_generator(**(GENERATOR | changes))
 
 
 def discriminator(**changes: Any) -> nn.Module:
-    return build_discriminator(**{"name": "dcgan", "base": 8, "hidden": [32, 16]} | changes)
+    return build_discriminator(**(DISCRIMINATOR | changes))
 
 
 def test_dcgan_has_the_published_parameter_counts() -> None:
@@ -96,8 +98,15 @@ def test_initial_weights_have_the_asked_for_distribution_and_depend_on_the_seed_
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_saved_generator_comes_back_whole(name: str, tmp_path: Path) -> None:
-    architecture = {"name": name, "z_dim": 7, "base": 4, "hidden": [16], "image_size": 32, "channels": 3}
-    network = build_generator(**architecture)  # type: ignore[arg-type]
+    architecture: dict[str, Any] = {
+        "name": name,
+        "z_dim": 7,
+        "base": 4,
+        "hidden": [16],
+        "image_size": 32,
+        "channels": 3,
+    }
+    network = build_generator(**architecture)
     network(torch.randn(8, 7))  # moves the batch-norm statistics
     save_generator(tmp_path / "g.safetensors", network, architecture)
     loaded, its_architecture = load_generator(tmp_path / "g.safetensors", torch.device("cpu"))

@@ -14,6 +14,7 @@ from torch import nn
 from gan.errors import InputError
 from gan.networks.build import build_discriminator, build_generator, initialise
 from gan.params import TrainParams
+from gan.training import loop, losses
 from gan.training.loop import TERMS, Trained, train
 
 SETTINGS: dict[str, Any] = {
@@ -35,7 +36,7 @@ SETTINGS: dict[str, Any] = {
 IMAGES = np.random.default_rng(0).integers(0, 256, (44, 32, 32, 1), dtype=np.uint8)  # 5 steps an epoch, 4 left over
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -50,7 +51,7 @@ def run(folder: Path, *, name: str = "dcgan", kill_at: int = 0, on_keep: Any = N
         nonlocal forwards
         forwards += 1
         if forwards == kill_at:
-            raise Killed
+            raise KilledError
 
     hook = networks[1].register_forward_hook(count_forwards) if kill_at else None
     try:
@@ -89,7 +90,7 @@ def bits(trained: Trained) -> list[bytes]:
 def test_a_run_broken_off_anywhere_ends_with_the_same_bits(changes: dict[str, Any], tmp_path: Path) -> None:
     whole = run(tmp_path / "whole", **changes)
     for kill_at in (1, 4, 6, 8):  # forward passes of the discriminator after each start: in any part of a step
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             run(tmp_path / "broken", kill_at=kill_at, **changes)
     resumed = run(tmp_path / "broken", **changes)
     assert bits(resumed) == bits(whole)
@@ -139,7 +140,7 @@ def test_generators_are_kept_evenly_spaced_with_the_last(tmp_path: Path) -> None
 
 
 def test_tensorboard_has_every_curve_and_grid_once_after_a_break(tmp_path: Path) -> None:
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         run(tmp_path, kill_at=40, checkpoint_seconds=1e6)  # in the last steps; no checkpoint was written
     run(tmp_path)
     events = EventAccumulator(str(tmp_path / "events"), size_guidance={"images": 0}).Reload()
@@ -181,9 +182,7 @@ def test_the_generators_step_spends_no_gradient_on_the_discriminator(tmp_path: P
 def test_a_loss_that_is_not_finite_stops_with_step_and_term_and_keeps_the_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import gan.training.loop as loop
-
-    genuine, calls = loop.generator_loss, 0
+    genuine, calls = losses.generator_loss, 0
 
     def breaks_at_step_seven(logits: torch.Tensor) -> torch.Tensor:
         nonlocal calls

@@ -56,6 +56,6 @@ def test_loading_runs_no_code(tmp_path: Path) -> None:
             return os.mkdir, (str(tmp_path / "owned"),)
 
     torch.save({"step": Hostile()}, tmp_path / CHECKPOINT)
-    with pytest.raises(Exception, match="(?i)weights.only"):
+    with pytest.raises(Exception, match=r"(?i)weights.only"):
         load_checkpoint(tmp_path, CPU)
     assert not (tmp_path / "owned").exists()

@@ -1,0 +1,105 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.linalg import sqrtm
+
+from gan.metrics import feature_statistics, frechet_distance
+
+Gaussian = tuple[np.ndarray, np.ndarray]
+
+
+def random_gaussian(size: int, rank: int, seed: int) -> Gaussian:
+    random = np.random.default_rng(seed)
+    root = random.normal(size=(size, rank))
+    return random.normal(size=size), root @ root.T
+
+
+def test_isotropic_gaussians() -> None:
+    assert frechet_distance(np.zeros(4), np.eye(4), np.array([1.0, 2, 3, 4]), 4 * np.eye(4)) == pytest.approx(34)
+
+
+def test_covariances_that_do_not_commute() -> None:
+    distance = frechet_distance(
+        np.zeros(2), np.array([[2.0, 1.0], [1.0, 2.0]]), np.ones(2), np.array([[1.0, 0.0], [0.0, 3.0]])
+    )
+    assert distance == pytest.approx(2.516685, abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_agrees_with_the_matrix_square_root(seed: int) -> None:
+    (mean1, cov1), (mean2, cov2) = random_gaussian(12, 20, seed), random_gaussian(12, 20, seed + 100)
+    root = sqrtm(cov1 @ cov2).real
+    expected = np.sum((mean1 - mean2) ** 2) + np.trace(cov1 + cov2 - 2 * root)
+    assert frechet_distance(mean1, cov1, mean2, cov2) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("rank", [0, 1, 5, 40])
+def test_rank_deficient_covariance_is_at_no_distance_from_itself(rank: int) -> None:
+    gaussian = random_gaussian(40, rank, rank)
+    assert frechet_distance(*gaussian, *gaussian) == pytest.approx(0, abs=1e-10)
+
+
+def test_rank_deficient_covariances_of_different_spaces() -> None:
+    first, second = np.diag([1.0, 1.0, 0.0, 0.0]), np.diag([0.0, 0.0, 4.0, 0.0])
+    assert frechet_distance(np.zeros(4), first, np.zeros(4), second) == pytest.approx(6, abs=1e-12)
+
+
+@given(st.integers(1, 8), st.integers(0, 8), st.integers(0, 8), st.integers(0, 10_000))
+@settings(max_examples=50)
+def test_symmetric_and_not_negative(size: int, rank1: int, rank2: int, seed: int) -> None:
+    first, second = random_gaussian(size, rank1, seed), random_gaussian(size, rank2, seed + 1)
+    distance = frechet_distance(*first, *second)
+    assert distance >= 0
+    assert distance == pytest.approx(frechet_distance(*second, *first), rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.parametrize(("count", "expected", "tolerance"), [(256, 8.4, 0.4), (1024, 2.15, 0.1), (4096, 0.53, 0.03)])
+def test_estimates_from_few_images_are_too_large_by_the_known_amount(
+    count: int, expected: float, tolerance: float
+) -> None:
+    random = np.random.default_rng(0)
+    first, second = (feature_statistics(random.normal(size=(count, 64))) for _ in range(2))
+    assert frechet_distance(*first, *second) == pytest.approx(expected, abs=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("mean1", (np.zeros((2, 1)), np.eye(2), np.zeros(2), np.eye(2))),
+        ("cov1", (np.zeros(2), np.eye(3), np.zeros(2), np.eye(2))),
+        ("mean2", (np.zeros(2), np.eye(2), np.zeros(3), np.eye(3))),
+        ("cov2", (np.zeros(2), np.eye(2), np.zeros(2), np.ones(2))),
+    ],
+)
+def test_refuses_shapes_that_do_not_fit(name: str, arguments: tuple[np.ndarray, ...]) -> None:
+    with pytest.raises(ValueError, match=f"one D.*{name}"):
+        frechet_distance(*arguments)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_refuses_values_that_are_not_finite(bad: float) -> None:
+    with pytest.raises(ValueError, match="cov2 holds values that are not finite"):
+        frechet_distance(np.zeros(2), np.eye(2), np.zeros(2), np.diag([1.0, bad]))
+
+
+def test_statistics_are_the_mean_and_unbiased_covariance_in_float64() -> None:
+    mean, cov = feature_statistics(np.array([[1.0, 2.0], [3.0, 6.0]], np.float32))
+    assert mean.dtype == cov.dtype == np.float64
+    np.testing.assert_array_equal(mean, [2, 4])
+    np.testing.assert_array_equal(cov, [[2, 4], [4, 8]])
+    assert feature_statistics(np.array([[1.0], [3.0]]))[1].shape == (1, 1)
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (0, 3), (4,)])
+def test_statistics_refuse_too_few_features(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="N at least 2"):
+        feature_statistics(np.zeros(shape))
+
+
+def test_the_scores_do_not_import_torch() -> None:
+    check = "import sys; import gan.metrics; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

@@ -1,0 +1,54 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gan.metrics import nearest
+
+
+def random_images(count: int, side: int, channels: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, side, side, channels), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("batch", [1, 7, 1000])
+def test_agrees_with_brute_force(channels: int, batch: int) -> None:
+    queries, images = random_images(5, 8, channels, 0), random_images(40, 8, channels, 1)
+    differences = queries[:, None].astype(float) - images[None]
+    expected = np.sqrt((differences**2).mean(axis=(2, 3, 4)))
+    indices, distances = nearest(queries, images, batch)
+    np.testing.assert_array_equal(indices, expected.argmin(axis=1))
+    np.testing.assert_allclose(distances, expected.min(axis=1), rtol=1e-12)
+
+
+def test_a_copy_is_at_no_distance_even_among_large_bright_images() -> None:
+    images = 255 - random_images(6, 128, 3, 2) // 100
+    indices, distances = nearest(images[[4, 2]], images, 4)
+    np.testing.assert_array_equal(indices, [4, 2])
+    np.testing.assert_array_equal(distances, [0, 0])
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 16])
+def test_the_first_of_equally_near_images_is_taken(batch: int) -> None:
+    far, near = np.zeros((1, 4, 4, 1), np.uint8), np.full((1, 4, 4, 1), 99, np.uint8)
+    images = np.concatenate([far, near, far, near, near])
+    indices, distances = nearest(np.full((1, 4, 4, 1), 100, np.uint8), images, batch)
+    assert (indices[0], distances[0]) == (1, 1)
+
+
+def test_distance_is_in_grey_levels() -> None:
+    _, distances = nearest(np.zeros((1, 4, 4, 1), np.uint8), np.full((1, 4, 4, 1), 255, np.uint8))
+    assert distances[0] == 255
+
+
+def test_reads_a_memory_map(tmp_path: Path) -> None:
+    images = random_images(20, 8, 1, 3)
+    np.save(tmp_path / "images.npy", images)
+    indices, _ = nearest(images[5:6], np.load(tmp_path / "images.npy", mmap_mode="r"), 6)
+    assert indices[0] == 5
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8, 3), (3, 4, 4, 1), (0, 8, 8, 1)])
+def test_refuses_shapes_that_do_not_fit(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        nearest(np.zeros((2, 8, 8, 1), np.uint8), np.zeros(shape, np.uint8))

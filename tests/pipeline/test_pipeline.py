@@ -1,0 +1,231 @@
+"""The tiny experiment, end to end, by the real DVC."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline.conftest import Project, make_project, stages_run
+
+
+def test_two_clones_end_with_the_same_digests(finished: Project, tmp_path: Path) -> None:
+    again = make_project(tmp_path / "elsewhere")
+    again.repro()
+    assert again.lock() == finished.lock()
+    assert again.contents("results", "data") == finished.contents("results", "data")
+
+
+def test_nothing_runs_on_an_unchanged_tree_and_git_is_clean(project: Project) -> None:
+    output = project.run("dvc", "repro")
+    assert stages_run(output) == []
+    assert "up to date" in output
+    assert project.run("git", "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"sample.count": 128}, ["check", "sample", "evaluate", "report"]),
+        ({"evaluate.splits": 4}, ["check", "evaluate", "report"]),
+        ({"train.lr_d": 1e-3}, ["check", "train", "sample", "evaluate", "report"]),
+        ({"data.validation_fraction": 0.2}, ["check", "prepare", "reference", "train", "sample", "evaluate", "report"]),
+    ],
+)
+def test_a_changed_parameter_re_runs_what_depends_on_it_and_the_run_cache_brings_the_old_back(
+    change: dict[str, float], expected: list[str], project: Project
+) -> None:
+    before = project.contents("results")
+    project.set(change)
+    assert sorted(project.repro()) == sorted(expected)
+    assert project.contents("results") != before
+    project.run("git", "restore", "params.yaml")
+    assert project.repro() == []  # from the run-cache
+    assert project.contents("results") == before
+    assert project.run("git", "status", "--porcelain") == ""
+
+
+def test_a_changed_score_re_trains_and_re_samples_nothing(project: Project) -> None:
+    with (project.path / "gan/metrics/inception.py").open("a") as file:
+        file.write("\n# changed\n")
+    assert sorted(project.repro()) == ["evaluate", "reference"]  # the scores are the same, so the report stays
+
+
+def test_a_changed_schema_re_runs_the_check_alone(project: Project) -> None:
+    with (project.path / "gan/params.py").open("a") as file:
+        file.write("\n# changed\n")
+    assert project.repro() == ["check"]
+
+
+def test_training_killed_and_repeated_ends_with_the_same_bytes(project: Project) -> None:
+    project.set({"train.epochs": 30, "train.checkpoint_seconds": 0.0})
+    runs = project.path / ".atelier/runs"
+    for _ in range(3):
+        before = [file.stat().st_mtime_ns for file in runs.glob("*/checkpoint.pt")]
+        process = subprocess.Popen(
+            ["dvc", "repro", "train"],
+            cwd=project.path,
+            env=project.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 120
+        while [file.stat().st_mtime_ns for file in runs.glob("*/checkpoint.pt")] == before:
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    output = project.run("dvc", "repro", "train")
+    assert "going on from step" in output
+    assert not list((project.path / ".atelier/runs").iterdir())
+    interrupted = project.contents("data/train", "results")
+    project.run("dvc", "repro", "--force", "--single-item", "train")
+    assert project.contents("data/train", "results") == interrupted
+
+
+def test_a_killed_dvc_leaves_no_training_behind(project: Project) -> None:
+    project.set({"train.epochs": 1000})
+    process = subprocess.Popen(["dvc", "repro", "train"], cwd=project.path, env=project.environment)
+    stage = ["pgrep", "--full", "python -m stages.train"]
+
+    def running() -> list[Path]:
+        found = subprocess.run(stage, capture_output=True, text=True, check=False).stdout.split()
+        return [Path(f"/proc/{pid}/cwd") for pid in found if os.path.realpath(f"/proc/{pid}/cwd") == str(project.path)]
+
+    def wait(wanted: bool) -> None:
+        deadline = time.monotonic() + 60
+        while bool(running()) != wanted:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+    wait(True)
+    time.sleep(3)  # past the imports of the first milliseconds, where it asks to end with its parent
+    process.kill()
+    process.wait()
+    wait(False)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data.image_size": 33}, "data.image_size: 33 is not a power of two from 32 to 256"),
+        ({"train.lr_d": "fast"}, "train.lr_d: 'fast' is not allowed"),
+        ({"train.typo": 1}, "train.typo: unknown key"),
+        ({"data.path": "nowhere"}, "nowhere"),
+    ],
+)
+def test_bad_input_is_one_line_and_costs_no_earlier_result(
+    change: dict[str, object], message: str, project: Project
+) -> None:
+    before = project.contents("data", "results")
+    project.set(change)
+    output = project.run("dvc", "repro", ok=False)
+    lines = [line for line in output.splitlines() if line.startswith(("check: ", "fetch: "))]
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert "Traceback" not in output
+    assert project.contents("data", "results") == before
+
+
+def test_inputs_that_change_while_a_stage_runs_fail_it(project: Project) -> None:
+    text = (project.path / "stages/sample.py").read_text()
+    slower = text.replace("def sample(params: Params) -> None:", "def sample(params: Params) -> None:\n    input()")
+    (project.path / "stages/sample.py").write_text(slower)
+    process = subprocess.Popen(
+        ["python", "-m", "stages.sample"],
+        cwd=project.path,
+        env=project.environment,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(5)
+    project.set({"sample.count": 99})
+    _, errors = process.communicate("go on\n")
+    assert process.returncode == 1
+    assert errors.splitlines()[-1] == "sample: sample changed while the stage ran; run it again"
+
+
+def test_an_experiment_runs_by_name_and_leaves_the_working_tree_alone(project: Project) -> None:
+    (project.path / "experiments.yaml").write_text(
+        "tiny-vanilla:\n  about: for this test\n  set:\n    generator.name: vanilla\n    train.lr_d: 1e-4\n"
+    )
+    output = project.run("python", "-m", "flows.experiment", "tiny-vanilla")
+    command = "dvc exp run --temp --name tiny-vanilla --set-param generator.name=vanilla --set-param train.lr_d=0.0001"
+    assert output.splitlines()[0] == command
+    assert project.run("git", "status", "--porcelain") == " M experiments.yaml\n"
+    shown = json.loads(project.run("dvc", "exp", "show", "--json"))
+    (experiment,) = next(row for row in shown if row["experiments"])["experiments"]
+    assert experiment["name"] == "tiny-vanilla"
+    data = experiment["revs"][0]["data"]
+    assert data["params"]["params.yaml"]["data"]["generator"]["name"] == "vanilla"
+    assert data["params"]["params.yaml"]["data"]["train"]["lr_d"] == 1e-4
+    assert data["metrics"]["results/scores.json"]["data"]["inception_score"] > 0
+    # TensorBoard's events of a temporary run are where `tensorboard --logdir runs` finds them.
+    assert any(folder.name.startswith("tiny-vanilla-") for folder in (project.path / "runs").iterdir())
+
+    project.run("git", "restore", "experiments.yaml")
+    project.run("dvc", "exp", "apply", "tiny-vanilla")
+    assert "vanilla" in (project.path / "params.yaml").read_text()
+    assert project.repro() == []
+    assert "Inception Score" in (project.path / "results/report/summary.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["mnist"], "experiment: no experiment is named 'mnist'; experiments.yaml has mnist-quick, "),
+        ([], "experiment: give one name of experiments.yaml"),
+    ],
+)
+def test_a_wrong_experiment_name_is_refused(arguments: list[str], message: str, project: Project) -> None:
+    assert project.run("python", "-m", "flows.experiment", *arguments, ok=False).startswith(message)
+
+
+def test_experiments_are_refused_over_parameters_that_are_not_committed(project: Project) -> None:
+    project.set({"seed": 7})
+    output = project.run("python", "-m", "flows.experiment", "mnist-quick", ok=False)
+    assert output.startswith("experiment: params.yaml differs from the commit")
+
+
+def test_dvc_knows_the_plots_the_metrics_and_the_generator(project: Project) -> None:
+    plots = json.loads(project.run("dvc", "plots", "show", "--json", "--out", "plots", "--split"))["data"]
+    assert {"losses", "discriminator"} <= set(plots)
+    assert any(name.endswith("grid.png") for name in plots)
+    shown = json.loads(project.run("dvc", "metrics", "show", "--json"))
+    assert set(shown[""]["data"]) == {"results/reference.json", "results/scores.json", "results/train.json"}
+    project.run("dvc", "artifacts", "get", ".", "generator", "--out", "registered")
+    registered = (project.path / "registered/generator_ema.safetensors").read_bytes()
+    assert registered == (project.path / "data/train/generator_ema.safetensors").read_bytes()
+
+
+def test_what_dvc_tracks_names_no_clock_host_or_absolute_path(project: Project) -> None:
+    host = re.escape(os.uname().nodename)
+    unwanted = re.compile(rf"{host}|{re.escape(str(project.path.parent))}|20\d\d-\d\d-\d\d|\d\d:\d\d:\d\d".encode())
+    for name, content in project.contents("data", "results").items():
+        if name.endswith((".json", ".csv", ".html", ".txt")):
+            assert not unwanted.search(content), name
+
+
+def test_unlabelled_images_are_refused_with_what_to_do_and_scored_without_a_classifier(project: Project) -> None:
+    import numpy as np
+    from PIL import Image
+
+    (project.path / "pictures").mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(120):
+        Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(project.path / f"pictures/{index}.png")
+    project.set({"data.source": "folder", "data.path": "pictures", "data.channels": 3})
+    output = project.run("dvc", "repro", ok=False)
+    assert re.search("^reference: .*evaluate.extractor", output, flags=re.MULTILINE)
+    project.set({"evaluate.extractor": "none"})
+    project.repro()
+    scores = json.loads((project.path / "results/scores.json").read_text())
+    assert "inception_score" not in scores
+    assert scores["protocol"][0]["extractor"] == "none"
