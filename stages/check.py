@@ -9,9 +9,8 @@ from stages.layout import CHECKED
 from stages.stage import run_stage, write_file
 
 
-def check(params: Params) -> None:
+def check(_: Params) -> None:
     """Write the constant that says the parameters are valid; `run_stage` has checked them."""
-    assert params
     write_file(CHECKED, "params.yaml is valid\n")
 
 
