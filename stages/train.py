@@ -73,9 +73,15 @@ def train(params: Params) -> None:
         if (recovery / "kept").exists():
             shutil.copytree(recovery / "kept", folder / "kept")
     write_curves(trained.curves)
-    last = {name: float(f"{value:.6g}") for name, value in trained.curves[-1].items() if not math.isnan(value)}
-    write_metrics(TRAINING_SUMMARY, last | {"step": int(last["step"])})
+    write_metrics(TRAINING_SUMMARY, summarise(trained.curves[-1]))
     close_recovery(recovery)
+
+
+def summarise(row: "Row") -> dict[str, float]:
+    """Where the curves ended, in the few numbers that a table of experiments has room for."""
+    columns = {"loss_d": "loss_d", "loss_g": "loss_g", "d_real": "d_real", "d_fake": "d_fake_before"}
+    summary = {name: float(f"{row[column]:.6g}") for name, column in columns.items() if math.isfinite(row[column])}
+    return {"steps": int(row["step"]), "kimg": row["kimg"]} | summary
 
 
 def write_curves(curves: "list[Row]") -> None:
