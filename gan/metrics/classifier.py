@@ -35,9 +35,9 @@ class Architecture:
     """Side in pixels, a power of two from 8."""
     channels: int
     classes: int
-    base: int = 16
+    base: int = 32
     """Channels of the first convolution; they double to `features` at most."""
-    features: int = 64
+    features: int = 128
     """Width of the features that the last, linear layer reads."""
 
 

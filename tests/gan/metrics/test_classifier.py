@@ -110,7 +110,7 @@ def test_accuracy_on_5000_digits(digits: dict[str, LabelledImages]) -> None:
 @pytest.mark.timeout(3600)
 @pytest.mark.skipif(not MNIST.is_dir(), reason="needs MNIST beside the repository")
 def test_accuracy_on_all_of_mnist(tmp_path: Path) -> None:
-    assert accuracy_after(prepared("mnist", MNIST, tmp_path), epochs=0, threads=2) >= 0.99
+    assert accuracy_after(prepared("mnist", MNIST, tmp_path), epochs=4, threads=2) >= 0.99
 
 
 @pytest.mark.parametrize(("image_size", "channels"), [(32, 1), (64, 3), (128, 1), (256, 3)])
@@ -118,7 +118,7 @@ def test_takes_every_image_size(image_size: int, channels: int) -> None:
     classifier = Classifier(Architecture(image_size, channels, 5))
     images = np.random.default_rng(0).integers(0, 256, (3, image_size, image_size, channels), dtype=np.uint8)
     features, probabilities = classifier.features_and_probabilities(images)
-    assert features.shape == (3, 64)
+    assert features.shape == (3, 128)
     assert features.dtype == np.float32
     assert probabilities.shape == (3, 5)
     assert probabilities.dtype == np.float64
@@ -126,16 +126,16 @@ def test_takes_every_image_size(image_size: int, channels: int) -> None:
 
 
 def test_number_of_parameters() -> None:
-    convolutions = 9 * (1 * 16 + 16 * 32 + 32 * 64)
-    batch_norms = 2 * (16 + 32 + 64 + 64)
-    linear = 16 * 64 * 64 + 64 * 10 + 10
+    convolutions = 9 * (1 * 32 + 32 * 64 + 64 * 128)
+    batch_norms = 2 * (32 + 64 + 128 + 128)
+    linear = 16 * 128 * 128 + 128 * 10 + 10
     classifier = Classifier(Architecture(32, 1, 10))
     assert sum(parameter.numel() for parameter in classifier.parameters()) == convolutions + batch_norms + linear
 
 
 def test_no_image_gives_no_row(small: Classifier) -> None:
     features, probabilities = small.features_and_probabilities(np.empty((0, 32, 32, 1), np.uint8))
-    assert (features.shape, probabilities.shape) == ((0, 64), (0, 3))
+    assert (features.shape, probabilities.shape) == ((0, 128), (0, 3))
 
 
 def test_batches_do_not_mix(small: Classifier) -> None:
