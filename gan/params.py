@@ -23,6 +23,9 @@ Rate = Annotated[float, Field(gt=0, le=1)]
 Width = Annotated[int, Field(ge=1, le=4096)]
 
 
+Augmentation = Literal["colour", "translation", "cutout"]
+
+
 class Section(BaseModel):
     """A section of `params.yaml`: unknown keys and lossy conversions are refused."""
 
@@ -78,7 +81,7 @@ class NetworkParams(Section):
     name: Literal["dcgan", "vanilla"]
     """The architecture."""
     base: Width
-    """dcgan: channels of the widest feature map (half of `image_size`); they double toward the 4x4 end."""
+    """dcgan: feature maps are 8 · base channels wide at 4x4 and halve toward the image, down to base."""
     hidden: Annotated[list[Width], Field(min_length=1, max_length=16)]
     """vanilla: sizes of the hidden layers, from input to output."""
     init_std: Annotated[float, Field(gt=0)]
@@ -109,6 +112,8 @@ class TrainParams(Section):
     """Adam's learning rate for the generator."""
     lr_d: Rate
     """Adam's learning rate for the discriminator."""
+    lr_decay: Literal["none", "cosine"]
+    """Both rates over the run: `none`: constant; `cosine`: falling to zero along a half cosine."""
     beta1: Fraction
     """Adam's decay of the first moment, both networks."""
     beta2: Fraction
@@ -116,6 +121,8 @@ class TrainParams(Section):
     real_label: Annotated[float, Field(gt=0, le=2)] | Annotated[list[float], Field(min_length=2, max_length=2)]
     """The discriminator's target for real images (one-sided label smoothing): a number, or `[low, high]` to draw it
     afresh for every image."""
+    augment: list[Augmentation]
+    """Random changes of all that the discriminator sees, in this order (DiffAugment); for small data sets."""
     n_dis: Count
     """Discriminator steps for one generator step."""
     fresh_latents: bool

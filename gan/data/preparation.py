@@ -80,7 +80,7 @@ def prepare(
             test_fraction=test_fraction,
             seed=seed,
         )
-        with progress("preparing images", len(collection.names), "image") as advance:
+        with progress("preparing images", len(collection.names), "images") as advance:
             for name, indices in splits.items():
                 kept: list[int] = []
                 with image_writer(out, name, (image_size, image_size, channels)) as write:

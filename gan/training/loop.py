@@ -20,6 +20,7 @@ from gan.data.packed import Images
 from gan.errors import InputError
 from gan.params import TrainParams
 from gan.seeds import derive_seed
+from gan.training.augment import augment
 from gan.training.average import average_decay, update_average
 from gan.training.losses import discriminator_loss, draw_real_labels, generator_loss
 from gan.training.recovery import load_checkpoint, save_checkpoint
@@ -81,7 +82,7 @@ def train(
     optimiser_d = torch.optim.Adam(discriminator.parameters(), lr=params.lr_d, betas=betas)
 
     torch.manual_seed(derive_seed(seed, "dropout"))
-    latents = torch.Generator(device).manual_seed(derive_seed(seed, "latents"))
+    stream = torch.Generator(device).manual_seed(derive_seed(seed, "train"))  # latents, labels, augmentations
     fixed = torch.randn(16, z_dim, generator=torch.Generator().manual_seed(derive_seed(seed, "fixed"))).to(device)
     measured = torch.zeros(params.log_every, len(TERMS), device=device)  # a line a step since the last row
     curves: list[Row] = []
@@ -103,7 +104,7 @@ def train(
         step, curves = state["step"], state["curves"]
         log.info("going on from step %d", step)
         measured.copy_(state["measured"])
-        latents.set_state(state["latents"].cpu())
+        stream.set_state(state["stream"].cpu())
         torch.set_rng_state(state["random"].cpu())
         if device.type == "cuda":
             torch.cuda.set_rng_state(state["random_cuda"].cpu(), device)
@@ -112,14 +113,18 @@ def train(
         _refuse_infinite(measured, step, params, generator, discriminator)
         state = {name: module.state_dict() for name, module in modules.items()}
         state |= {"step": step, "curves": curves, "measured": measured}
-        state |= {"latents": latents.get_state(), "random": torch.get_rng_state()}
+        state |= {"stream": stream.get_state(), "random": torch.get_rng_state()}
         if device.type == "cuda":
             state["random_cuda"] = torch.cuda.get_rng_state(device)
         save_checkpoint(recovery, state)
         on_curves(curves)
 
     def draw_latents() -> Tensor:
-        return torch.randn(batch_size, z_dim, generator=latents, device=device)
+        return torch.randn(batch_size, z_dim, generator=stream, device=device)
+
+    def discriminate(images: Tensor) -> Tensor:
+        logits: Tensor = discriminator(augment(images, params.augment, stream))
+        return logits
 
     with Watch(events, step, total, batch_size) as watch:
         saved = time.monotonic()
@@ -130,13 +135,17 @@ def train(
                 ordered_epoch, order = epoch, epoch_order(len(images), seed, epoch)
             real = to_float(images[order[position * batch_size : (position + 1) * batch_size]], device)
             terms = measured[step % params.log_every]
+            if params.lr_decay == "cosine":
+                fall = (1 + math.cos(math.pi * step / total)) / 2
+                optimiser_g.param_groups[0]["lr"] = params.lr_g * fall
+                optimiser_d.param_groups[0]["lr"] = params.lr_d * fall
             step += 1
 
             # The discriminator learns to tell real from fake.
             with torch.set_grad_enabled(not params.fresh_latents):
                 fake = generator(draw_latents())
-            real_logits, fake_logits = discriminator(real), discriminator(fake.detach())
-            labels = draw_real_labels(params.real_label, real_logits, latents)
+            real_logits, fake_logits = discriminate(real), discriminate(fake.detach())
+            labels = draw_real_labels(params.real_label, real_logits, stream)
             loss_d = discriminator_loss(real_logits, fake_logits, labels)
             optimiser_d.zero_grad()
             loss_d.backward()
@@ -149,7 +158,7 @@ def train(
             # The generator learns to be taken for real; the discriminator only passes the gradient on.
             if step % params.n_dis == 0:
                 discriminator.requires_grad_(False)
-                fake_logits = discriminator(generator(draw_latents()) if params.fresh_latents else fake)
+                fake_logits = discriminate(generator(draw_latents()) if params.fresh_latents else fake)
                 loss_g = generator_loss(fake_logits)
                 optimiser_g.zero_grad()
                 loss_g.backward()

@@ -22,9 +22,11 @@ SETTINGS: dict[str, Any] = {
     "batch_size": 8,
     "lr_g": 1e-3,
     "lr_d": 1e-3,
+    "lr_decay": "none",
     "beta1": 0.5,
     "beta2": 0.999,
     "real_label": [0.8, 1.0],
+    "augment": [],
     "n_dis": 1,
     "fresh_latents": True,
     "ema_kimg": 0.05,
@@ -40,7 +42,9 @@ class KilledError(Exception):
     pass
 
 
-def run(folder: Path, *, name: str = "dcgan", kill_at: int = 0, on_keep: Any = None, **changes: Any) -> Trained:
+def run(
+    folder: Path, *, name: str = "dcgan", kill_at: int = 0, on_keep: Any = None, on_curves: Any = None, **changes: Any
+) -> Trained:
     networks = (build_generator(name, 6, 2, [16], 32, 1), build_discriminator(name, 2, [16], 32, 1))
     for seed, network in enumerate(networks):
         initialise(network, 0.05, 1.0, seed)
@@ -65,7 +69,7 @@ def run(folder: Path, *, name: str = "dcgan", kill_at: int = 0, on_keep: Any = N
             recovery=folder,
             events=folder / "events",
             on_keep=on_keep or (lambda *_: None),
-            on_curves=lambda _: None,
+            on_curves=on_curves or (lambda _: None),
         )
     finally:
         if hook:
@@ -81,8 +85,8 @@ def bits(trained: Trained) -> list[bytes]:
     "changes",
     [
         {},
-        {"name": "vanilla"},
-        {"n_dis": 2, "real_label": 1.0},
+        {"name": "vanilla", "lr_decay": "cosine"},
+        {"n_dis": 2, "real_label": 1.0, "augment": ["colour", "translation", "cutout"]},
         {"fresh_latents": False, "ema_kimg": 0.0},
         {"checkpoint_seconds": 0.05},
     ],
@@ -147,6 +151,18 @@ def test_tensorboard_has_every_curve_and_grid_once_after_a_break(tmp_path: Path)
     for name in (*TERMS, "images_per_second"):
         assert [event.step for event in events.Scalars(name)] == [4, 8, 12, 15]
     assert [event.step for event in events.Images("fixed_latents")] == [5, 10, 15]
+
+
+def test_cosine_decay_halves_the_rates_half_way_and_ends_near_zero(tmp_path: Path) -> None:
+    rates = []
+
+    def remember(*_: object) -> None:
+        state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+        rates.append([state[name]["param_groups"][0]["lr"] for name in ("optimiser_g", "optimiser_d")])
+
+    run(tmp_path, lr_decay="cosine", lr_g=2e-3, on_curves=remember)
+    expected = [(1 + math.cos(math.pi * step / 15)) / 2 for step in range(15)]
+    assert rates == [pytest.approx([2e-3 * fall, 1e-3 * fall]) for fall in expected]
 
 
 def test_n_dis_steps_of_the_discriminator_for_one_of_the_generator(tmp_path: Path) -> None:

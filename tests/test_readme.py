@@ -1,0 +1,49 @@
+"""The README's commands and figures are the project's own."""
+
+import json
+import re
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from gan.data.packed import file_md5
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+LOCK = YAML(typ="safe").load(ROOT / "dvc.lock")
+COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL) for line in block.splitlines()]
+
+
+def test_every_make_target_of_the_readme_exists() -> None:
+    targets = set(re.findall(r"^([\w-]+):.*##", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    used = {match for line in COMMANDS for match in re.findall(r"^make (\w+)", line)}
+    assert used
+    assert used <= targets
+
+
+def test_every_parameter_that_the_readme_sets_exists() -> None:
+    params = YAML(typ="safe").load(ROOT / "params.yaml")
+    used = re.findall(r"(?:-S |`)(\w+)\.(\w+)(?:=|`)", README)
+    assert used
+    for section, key in used:
+        assert key in params[section], f"{section}.{key}"
+
+
+def test_every_experiment_of_the_readme_exists_and_none_is_left_out() -> None:
+    experiments = set(YAML(typ="safe").load(ROOT / "experiments.yaml"))
+    assert set(re.findall(r"^\| `(mnist-[a-z-]+)`", README, flags=re.MULTILINE)) - {"mnist-5k"} == experiments
+    assert set(re.findall(r"NAME=(\S+)", README)) <= experiments
+
+
+def test_the_picture_is_the_one_that_the_default_experiment_makes() -> None:
+    (grid,) = [out for out in LOCK["stages"]["sample"]["outs"] if out["path"] == "results/samples/grid.png"]
+    assert file_md5(ROOT / "docs/mnist-quick.png") == grid["md5"]
+
+
+def test_the_scores_are_those_of_the_default_experiment() -> None:
+    scores = json.loads((ROOT / "results/scores.json").read_text())
+    reference = json.loads((ROOT / "results/reference.json").read_text())
+    assert f"{scores['inception_score']:.2f} ± {scores['inception_score_std']:.2f} |" in README
+    assert f"| {scores['inception_score']:.2f} ± {scores['inception_score_std']:.2f} |" in README
+    assert f"| {scores['classifier-FD']:.3g} | {reference['floor_classifier-FD']:.3g} |" in README
+    assert f"test accuracy {reference['test_accuracy']}" in README
