@@ -121,6 +121,8 @@ class TrainParams(Section):
     real_label: Annotated[float, Field(gt=0, le=2)] | Annotated[list[float], Field(min_length=2, max_length=2)]
     """The discriminator's target for real images (one-sided label smoothing): a number, or `[low, high]` to draw it
     afresh for every image."""
+    r1_gamma: Annotated[float, Field(ge=0)]
+    """Weight γ of the R1 penalty, γ/2 · E‖∇D(x)‖² over real images, against a discriminator that wins; 0: none."""
     augment: list[Augmentation]
     """Random changes of all that the discriminator sees, in this order (DiffAugment); for small data sets."""
     n_dis: Count

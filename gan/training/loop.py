@@ -24,13 +24,14 @@ from gan.training.augment import augment
 from gan.training.average import average_decay, update_average
 from gan.training.losses import discriminator_loss, draw_real_labels, generator_loss
 from gan.training.recovery import load_checkpoint, save_checkpoint
+from gan.training.regularisers import r1_penalty
 from gan.training.watch import Watch
 
 log = logging.getLogger(__name__)
 
 TERMS = ("loss_d", "loss_g", "d_real", "d_fake_before", "d_fake_after", "grad_norm_d", "grad_norm_g")
-"""What is measured at each step: both losses; mean D(x); mean D(G(z)) before and after the discriminator's step; norms
-of both gradients."""
+"""What is measured at each step: both losses, without penalties; mean D(x); mean D(G(z)) before and after the
+discriminator's step; norms of both gradients."""
 GENERATOR_TERMS = ("loss_g", "d_fake_after", "grad_norm_g")
 """Those of them that only a generator step has."""
 
@@ -144,11 +145,13 @@ def train(
             # The discriminator learns to tell real from fake.
             with torch.set_grad_enabled(not params.fresh_latents):
                 fake = generator(draw_latents())
+            real.requires_grad_(params.r1_gamma > 0)
             real_logits, fake_logits = discriminate(real), discriminate(fake.detach())
             labels = draw_real_labels(params.real_label, real_logits, stream)
             loss_d = discriminator_loss(real_logits, fake_logits, labels)
+            penalty = params.r1_gamma / 2 * r1_penalty(real_logits, real) if params.r1_gamma else 0.0
             optimiser_d.zero_grad()
-            loss_d.backward()
+            (loss_d + penalty).backward()
             terms[TERMS.index("grad_norm_d")] = _gradient_norm(discriminator)
             optimiser_d.step()
             terms[TERMS.index("loss_d")] = loss_d.detach()

@@ -26,6 +26,7 @@ SETTINGS: dict[str, Any] = {
     "beta1": 0.5,
     "beta2": 0.999,
     "real_label": [0.8, 1.0],
+    "r1_gamma": 0.0,
     "augment": [],
     "n_dis": 1,
     "fresh_latents": True,
@@ -86,7 +87,7 @@ def bits(trained: Trained) -> list[bytes]:
     [
         {},
         {"name": "vanilla", "lr_decay": "cosine"},
-        {"n_dis": 2, "real_label": 1.0, "augment": ["colour", "translation", "cutout"]},
+        {"n_dis": 2, "real_label": 1.0, "r1_gamma": 0.5, "augment": ["colour", "translation", "cutout"]},
         {"fresh_latents": False, "ema_kimg": 0.0},
         {"checkpoint_seconds": 0.05},
     ],
