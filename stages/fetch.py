@@ -1,6 +1,6 @@
 """fetch: a source in, its own files, verified, out."""
 
-from pathlib import Path
+import os
 
 from gan.params import Params
 from stages.layout import DOWNLOADS, MAIN_REPOSITORY, RAW
@@ -15,7 +15,9 @@ def fetch(params: Params) -> None:
     from gan.data.fetching import fetch_source
     from gan.data.sources.source import Request
 
-    path = None if params.data.path is None else MAIN_REPOSITORY / Path(params.data.path).expanduser()
+    given = params.data.path
+    # Unlike Path.expanduser, os.path's leaves the name of an unknown user as it stands.
+    path = None if given is None else MAIN_REPOSITORY / os.path.expanduser(given)  # noqa: PTH111
     with new_folder(RAW) as folder:
         fetch_source(params.data.source, Request(path, params.data.checksum, DOWNLOADS), folder)
 

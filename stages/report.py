@@ -45,7 +45,10 @@ def report(params: Params) -> None:
     generator = {weights: samples["generator_md5"]}
     kept = {TRAINED / name: md5 for name, md5 in samples.get("kept_md5", {}).items()}
     image_set = {SAMPLES / "images.npy": samples["images_md5"]}
-    scored_with = image_set | {PREPARED / f"{params.evaluate.split}.npy": data.splits[params.evaluate.split].md5}
+    split = params.evaluate.split
+    scored_with = dict(image_set)
+    if params.evaluate.extractor != "none":
+        scored_with[PREPARED / f"{split}.npy"] = data.splits[split].md5
     compared_with = image_set | {PREPARED / "train.npy": data.splits["train"].md5}
     class_table = EVALUATION_FIGURES / "classes.csv"
     classes = [

@@ -20,7 +20,7 @@ def sample(params: Params) -> None:
     from gan.device import open_device
     from gan.figures.grid import save_animation, save_png, tile
     from gan.networks.build import load_generator
-    from gan.networks.sampling import draw_latents, generate, interpolate
+    from gan.sampling import draw_latents, generate, interpolate
     from gan.seeds import derive_seed
 
     device = open_device(params.hardware.device, params.hardware.threads, params.hardware.deterministic)

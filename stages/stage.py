@@ -8,7 +8,6 @@ import ctypes
 import hashlib
 import json
 import logging
-import os
 import shutil
 import signal
 import sys
@@ -18,41 +17,41 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from gan.errors import InputError
-from gan.params import HardwareParams, Params, load_params
+from gan.params import Params, load_params
+from stages.arithmetic import hold_arithmetic
 
 PARAMS = Path("params.yaml")
 PIPELINE = Path("dvc.yaml")
 
-AVX2_ONLY = {
-    "ATEN_CPU_CAPABILITY": "avx2",
-    "ONEDNN_MAX_CPU_ISA": "AVX2",
-    "MKL_CBWR": "AVX2,STRICT",
-    "OPENBLAS_CORETYPE": "Haswell",
-}
-"""PyTorch's own kernels, oneDNN, MKL and OpenBLAS (in numpy and scipy) pick kernels by the processor that they find;
-each has its own switch."""
 
-
-def run_stage(name: str, run: Callable[[Params], None]) -> NoReturn:
+def run_stage(name: str, run: Callable[[Params], Callable[[], None] | None]) -> NoReturn:
     """Run the stage `name` of dvc.yaml as this process, and exit.
 
     DVC hashes params and code after the command, so a stage whose params or code changed while it ran would be
-    recorded with inputs that did not make its outputs; such a run fails at its end.
+    recorded with inputs that did not make its outputs; such a run fails at its end. What `run` returns is called once
+    the run has stood that check.
     """
     _end_with_parent()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
+        before = _read_inputs(name)
         params = load_params(PARAMS)
         hold_arithmetic(params.hardware)
-        before = stage_inputs(name)
-        run(params)
-        changed = sorted(key for key, value in stage_inputs(name).items() if before.get(key) != value)
+        on_success = run(params)
+        after = _read_inputs(name)
+        changed = sorted(key for key in {*before, *after} if before.get(key) != after.get(key))
         if changed:
             raise InputError(f"{', '.join(changed)} changed while the stage ran; run it again")
+        if on_success is not None:
+            on_success()
     except InputError as error:
         print(f"{name}: {error}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        print(f"{name}: {error.filename or 'error'}: {error.strerror or error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
@@ -60,17 +59,12 @@ def run_stage(name: str, run: Callable[[Params], None]) -> NoReturn:
     sys.exit(0)
 
 
-def hold_arithmetic(hardware: HardwareParams) -> None:
-    """Set the environment that fixes which kernels the math libraries pick; must come before they are imported."""
-    assert not {"numpy", "torch"} & set(sys.modules), "the math libraries read these settings only once"
-    if hardware.cpu_isa == "avx2":
-        os.environ.update(AVX2_ONLY)
-    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(hardware.threads)
-    # Threads that wait spin briefly, then sleep: spinning on would take the cores from whatever else runs, and sleeping
-    # at once would cost a fifth of the speed.
-    os.environ["GOMP_SPINCOUNT"] = "10000"
-    if hardware.deterministic:
-        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+def _read_inputs(name: str) -> dict[str, str]:
+    """The stage's inputs; none where a file cannot be read, which `load_params` tells in better words."""
+    try:
+        return stage_inputs(name)
+    except (YAMLError, OSError, KeyError, TypeError, UnicodeDecodeError):
+        return {}
 
 
 def stage_inputs(name: str) -> dict[str, str]:

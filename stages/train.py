@@ -5,6 +5,7 @@ import io
 import math
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from gan.training.loop import Row
 
 
-def train(params: Params) -> None:
+def train(params: Params) -> Callable[[], None]:
     """Train both networks and write the generators, the curves, and where the curves ended."""
     import torch
 
@@ -27,7 +28,7 @@ def train(params: Params) -> None:
     from gan.networks.build import build_discriminator, build_generator, initialise, save_generator
     from gan.seeds import derive_seed
     from gan.training.loop import train as train_networks
-    from gan.training.recovery import close_recovery, open_recovery
+    from gan.training.recovery import open_recovery
 
     device = open_device(params.hardware.device, params.hardware.threads, params.hardware.deterministic)
     manifest = read_manifest(PREPARED)
@@ -63,18 +64,18 @@ def train(params: Params) -> None:
         z_dim=params.generator.z_dim,
         seed=params.seed,
         device=device,
-        recovery=recovery,
-        events=EVENTS / f"{os.environ.get('DVC_EXP_NAME', 'workspace')}-{recovery.name[:8]}",
-        on_keep=lambda step, generator, average: save(recovery / "kept" / f"{step:08}", generator, average),
+        recovery=recovery.folder,
+        events=EVENTS / f"{os.environ.get('DVC_EXP_NAME', 'workspace')}-{recovery.folder.name[:8]}",
+        on_keep=lambda step, generator, average: save(recovery.folder / "kept" / f"{step:08}", generator, average),
         on_curves=write_curves,
     )
     with new_folder(TRAINED) as folder:
         save(folder, trained.generator, trained.average)
-        if (recovery / "kept").exists():
-            shutil.copytree(recovery / "kept", folder / "kept")
+        if (recovery.folder / "kept").exists():
+            shutil.copytree(recovery.folder / "kept", folder / "kept")
     write_curves(trained.curves)
     write_metrics(TRAINING_SUMMARY, summarise(trained.curves[-1]))
-    close_recovery(recovery)
+    return recovery.close
 
 
 def summarise(row: "Row") -> dict[str, float]:
@@ -85,13 +86,17 @@ def summarise(row: "Row") -> dict[str, float]:
 
 
 def write_curves(curves: "list[Row]") -> None:
-    """Write the curves as CSV, with as many digits as float32 has."""
+    """Write the curves as CSV; a term that has no value is left empty."""
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(curves[0] if curves else [])
     for row in curves:
-        writer.writerow("" if math.isnan(value) else f"{value:.7g}" for value in row.values())
+        writer.writerow(value if name == "step" else _number(value) for name, value in row.items())
     write_file(CURVES, table.getvalue())
+
+
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.7g}"
 
 
 if __name__ == "__main__":

@@ -206,6 +206,8 @@ def _decode(item: Item) -> Image.Image:
     if image.has_transparency_data:
         colour = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), colour)
+    if image.mode not in ("1", "L", "P", "RGB", "CMYK", "YCbCr", "HSV"):
+        raise UnreadableError(f"colour mode {image.mode}, which has no plain conversion; save it as RGB")
     return image
 
 

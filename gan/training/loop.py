@@ -98,20 +98,19 @@ def train(
     if average is not None:
         modules["average"] = average
 
-    state = load_checkpoint(recovery, device)
+    state = load_checkpoint(recovery)
     if state is not None:
         for name, module in modules.items():
             module.load_state_dict(state[name])
         step, curves = state["step"], state["curves"]
         log.info("going on from step %d", step)
         measured.copy_(state["measured"])
-        stream.set_state(state["stream"].cpu())
-        torch.set_rng_state(state["random"].cpu())
+        stream.set_state(state["stream"])
+        torch.set_rng_state(state["random"])
         if device.type == "cuda":
-            torch.cuda.set_rng_state(state["random_cuda"].cpu(), device)
+            torch.cuda.set_rng_state(state["random_cuda"], device)
 
     def checkpoint() -> None:
-        _refuse_infinite(measured, step, params, generator, discriminator)
         state = {name: module.state_dict() for name, module in modules.items()}
         state |= {"step": step, "curves": curves, "measured": measured}
         state |= {"stream": stream.get_state(), "random": torch.get_rng_state()}
@@ -143,7 +142,8 @@ def train(
             step += 1
 
             # The discriminator learns to tell real from fake.
-            with torch.set_grad_enabled(not params.fresh_latents):
+            generator_step = step % params.n_dis == 0
+            with torch.set_grad_enabled(generator_step and not params.fresh_latents):
                 fake = generator(draw_latents())
             real.requires_grad_(params.r1_gamma > 0)
             real_logits, fake_logits = discriminate(real), discriminate(fake.detach())
@@ -159,7 +159,7 @@ def train(
             terms[TERMS.index("d_fake_before")] = fake_logits.detach().sigmoid().mean()
 
             # The generator learns to be taken for real; the discriminator only passes the gradient on.
-            if step % params.n_dis == 0:
+            if generator_step:
                 discriminator.requires_grad_(False)
                 fake_logits = discriminate(generator(draw_latents()) if params.fresh_latents else fake)
                 loss_g = generator_loss(fake_logits)
@@ -173,14 +173,19 @@ def train(
                 if average is not None:
                     update_average(average, generator, decay)
 
-            if step % params.log_every == 0 or step == total:
-                curves.append(_summarise(measured, step, params))
+            row_due = step % params.log_every == 0 or step == total
+            grid_due = step % params.grid_every == 0 or step == total
+            checkpoint_due = step == total or time.monotonic() - saved >= params.checkpoint_seconds
+            if row_due or grid_due or checkpoint_due or step in kept_steps:
+                _refuse_infinite(_window(measured, step, params), step, generator, discriminator)
+            if row_due:
+                curves.append(_summarise(_window(measured, step, params), step, batch_size))
                 watch.row(curves[-1])
-            if step % params.grid_every == 0 or step == total:
+            if grid_due:
                 watch.grid(step, _render(average or generator, fixed))
             if step in kept_steps:
                 on_keep(step, generator, average)
-            if step == total or time.monotonic() - saved >= params.checkpoint_seconds:
+            if checkpoint_due:
                 checkpoint()
                 saved = time.monotonic()
     return Trained(generator, average, curves)
@@ -198,10 +203,11 @@ def _render(generator: nn.Module, z: Tensor) -> Tensor:
     return images
 
 
-def _window(
-    measured: Tensor, step: int, params: TrainParams
-) -> dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]]:
-    """For each term, the steps since the last row that have it, and its values there, in float64."""
+Window = dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]]
+"""For each term, the steps since the last row that have it, and its values there."""
+
+
+def _window(measured: Tensor, step: int, params: TrainParams) -> Window:
     count = (step - 1) % params.log_every + 1
     steps = np.arange(step - count + 1, step + 1)
     values = measured[:count].double().cpu().numpy()
@@ -212,27 +218,28 @@ def _window(
     return window
 
 
-def _summarise(measured: Tensor, step: int, params: TrainParams) -> Row:
-    """The row of the curves at `step`. Raises InputError at the first value that is not finite."""
-    row: Row = {"step": step, "kimg": step * params.batch_size / 1000}
-    for name, (steps, values) in _window(measured, step, params).items():
-        broken = ~np.isfinite(values)
-        if broken.any():
-            raise InputError(
-                f"{name} is {values[broken][0]} at step {steps[broken][0]}; the last good checkpoint is kept; "
-                "lower train.lr_g or train.lr_d"
-            )
-        row[name] = float(values.mean()) if len(values) else math.nan
-    return row
+def _summarise(window: Window, step: int, batch_size: int) -> Row:
+    """The row of the curves at `step`; a term that no step of the window has is NaN."""
+    means = {name: float(values.mean()) if len(values) else math.nan for name, (_, values) in window.items()}
+    return {"step": step, "kimg": step * batch_size / 1000} | means
 
 
-def _refuse_infinite(measured: Tensor, step: int, params: TrainParams, *networks: nn.Module) -> None:
-    """Raise InputError if a loss or a weight is not finite: such a state must never replace a good checkpoint."""
-    _summarise(measured, step, params)
+def _refuse_infinite(window: Window, step: int, *networks: nn.Module) -> None:
+    """Raise InputError at the first measurement, or else weight, that is not finite.
+
+    Such a state must never replace a good checkpoint.
+    """
+    advice = "the last good checkpoint is kept; lower train.lr_g or train.lr_d"
+    broken = [
+        (at, order, name, value)
+        for order, (name, column) in enumerate(window.items())
+        for at, value in zip(*column, strict=True)
+        if not math.isfinite(value)
+    ]
+    if broken:
+        at, _, name, value = min(broken)
+        raise InputError(f"{name} is {value} at step {at}; {advice}")
     for network in networks:
-        for name, parameter in network.named_parameters():
-            if not parameter.isfinite().all():
-                raise InputError(
-                    f"weights {name} are not finite after step {step}; the last good checkpoint is kept; "
-                    "lower train.lr_g or train.lr_d"
-                )
+        for name, tensor in network.state_dict().items():
+            if not tensor.isfinite().all():
+                raise InputError(f"{name} is not finite after step {step}; {advice}")

@@ -61,6 +61,7 @@ def test_the_schema_and_params_yaml_hold_the_same_keys() -> None:
         ("train.real_label", "x", "train.real_label: 'x' is not allowed"),
         ("train.epochs", 1.5, "train.epochs: 1.5 is not allowed"),
         ("train.ema_kimg", 0, "sample.ema: true, but train.ema_kimg is 0, so there is no average to sample from"),
+        ("data.test_fraction", 0.0, "data.test_fraction: 0, but evaluate.extractor classifier needs a test split"),
         ("evaluate.splits", 20_000, "evaluate.splits: 20000 parts of sample.count = 10000 images"),
         ("hardware.device", "tpu", "hardware.device: 'tpu' is not allowed: Input should be 'auto', 'cpu' or 'cuda'"),
     ],

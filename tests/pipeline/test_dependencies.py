@@ -13,6 +13,8 @@ ROOT = Path(__file__).parents[2]
 STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 GRAPH = grimp.build_graph("gan", "stages", cache_dir=None)
 
+# The kernels and threads that it fixes matter to the stages that compute, which are those that open a device.
+ARITHMETIC = "stages.arithmetic"
 DECIDE_NO_BYTES = {"gan.errors", "gan.params", "gan.data.progress", "stages.stage", "stages.layout"}
 
 
@@ -24,8 +26,9 @@ def code_files(stage: str) -> set[Path]:
 
 def imported_files(stage: str) -> Iterator[Path]:
     """Every project file that the stage imports, itself included; packages' own files only where they hold code."""
-    for module in {f"stages.{stage}"} | GRAPH.find_upstream_modules(f"stages.{stage}"):
-        if module in DECIDE_NO_BYTES:
+    modules = {f"stages.{stage}"} | GRAPH.find_upstream_modules(f"stages.{stage}")
+    for module in modules:
+        if module in DECIDE_NO_BYTES or (module == ARITHMETIC and "gan.device" not in modules):
             continue
         path = ROOT / module.replace(".", "/")
         file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")

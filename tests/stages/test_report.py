@@ -97,7 +97,8 @@ def digests(folder: Path) -> dict[str, str]:
 def test_the_report_is_written_and_named(run: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     report(load_params(run / "params.yaml"))
-    assert sorted(digests(layout.REPORT)) == ["classes.png", "curves.png", "index.html"]
+    assert sorted(digests(layout.REPORT)) == ["classes.png", "curves.png", "index.html", "summary.txt"]
+    assert (layout.REPORT / "summary.txt").read_text() == caplog.messages[-1] + "\n"
     assert caplog.messages[-1] == (
         "report: results/report/index.html  Inception Score 8.31 ± 0.12 (real 9.50)  classifier-FD 12.3 (real 0.84)"
     )
@@ -147,7 +148,7 @@ def test_a_run_without_labels_is_reported_too(run: Path, caplog: pytest.LogCaptu
     write_json(layout.SCORES, {"neighbour_distance": 38.2, "protocol": [{"extractor": "none"}]})
     write_json(layout.REFERENCE_SCORES, {})
     report(load_params(run / "params.yaml"))
-    assert sorted(digests(layout.REPORT)) == ["curves.png", "index.html"]
+    assert sorted(digests(layout.REPORT)) == ["curves.png", "index.html", "summary.txt"]
     assert caplog.messages[-1].endswith("Distance to the nearest training image 38.2")
 
 

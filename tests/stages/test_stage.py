@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from stages.stage import AVX2_ONLY, new_folder, write_file, write_metrics
+from stages.arithmetic import AVX2_ONLY
+from stages.stage import new_folder, write_file, write_metrics
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,7 +57,7 @@ def test_the_arithmetic_is_held_before_torch_is_imported() -> None:
     code = """
 from pathlib import Path
 from gan.params import load_params
-from stages.stage import hold_arithmetic
+from stages.arithmetic import hold_arithmetic
 params = load_params(Path("params.yaml"))
 hold_arithmetic(params.hardware)
 import torch

@@ -85,7 +85,7 @@ def open_images(folder: Path) -> Iterator[Collection]:
 def _pack(folder: Path, target: Path) -> None:
     names = sorted(_image_files(folder))
     _classes(names, folder)
-    with zipfile.ZipFile(target, "w") as archive, progress("packing images", len(names), "image") as advance:
+    with zipfile.ZipFile(target, "w") as archive, progress("packing images", len(names), "images") as advance:
         for name in names:
             file = folder / name
             if file.stat().st_size > MAX_IMAGE_BYTES:
@@ -127,7 +127,7 @@ def _check_encodable(name: str, folder: Path) -> None:
 def _open_zip(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, NotImplementedError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a zip archive, or a damaged one ({error}); give a zip or a folder") from None
 
 

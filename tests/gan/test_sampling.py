@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gan.networks.build import build_generator
-from gan.networks.sampling import draw_latents, generate, interpolate
+from gan.sampling import draw_latents, generate, interpolate
 
 
 def test_interpolation_runs_along_the_arc() -> None:
