@@ -32,7 +32,7 @@ def test_nothing_runs_on_an_unchanged_tree_and_git_is_clean(project: Project) ->
     [
         ({"sample.count": 128}, ["check", "sample", "evaluate", "report"]),
         ({"evaluate.splits": 4}, ["check", "evaluate", "report"]),
-        ({"train.lr_d": 1e-3}, ["check", "train", "sample", "evaluate", "report"]),
+        ({"train.lr_d": 3e-3}, ["check", "train", "sample", "evaluate", "report"]),
         ({"data.validation_fraction": 0.2}, ["check", "prepare", "reference", "train", "sample", "evaluate", "report"]),
     ],
 )
