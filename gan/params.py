@@ -248,7 +248,8 @@ def check_params(document: Mapping[Any, Any], origin: str = "params") -> Params:
     try:
         return Params.model_validate(document)
     except ValidationError as error:
-        details = error.errors(include_url=False)
+        # A misspelt key is both unknown and missing; the unknown one shows what was meant.
+        details = sorted(error.errors(include_url=False), key=lambda detail: detail["type"] != "extra_forbidden")
         more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
         raise InputError(f"{origin}: {_describe(details[0])}{more}") from None
 

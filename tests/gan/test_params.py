@@ -81,6 +81,13 @@ def test_a_missing_key_is_named(key: str) -> None:
         check_params(document)
 
 
+def test_a_misspelt_key_is_named() -> None:
+    document = changed("train.batchsize", 64)
+    del document["train"]["batch_size"]
+    with pytest.raises(InputError, match=r"^params: train.batchsize: unknown key \(and 1 more\)$"):
+        check_params(document)
+
+
 def test_the_number_of_further_mistakes_is_told() -> None:
     document = changed("seed", -1)
     document["train"]["epochs"] = 0
