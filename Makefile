@@ -27,8 +27,8 @@ test: $(READY)  ## linters, type checker, layer contracts and the test suite
 test-slow: $(READY)  ## the tests that take minutes
 	pytest -m slow
 
-experiment: $(READY)  ## run one experiment of experiments.yaml: make experiment NAME=mnist-dcgan
-	@python -m flows.experiment "$(NAME)"
+experiment: $(READY)  ## run one experiment of experiments.yaml: make experiment NAME=mnist-dcgan [SET="train.epochs=20 …"]
+	@python -m flows.experiment "$(NAME)" $(SET)
 
 constraints:  ## choose the newest versions that pyproject.toml admits, and pin them all
 	rm -rf $(VENV)

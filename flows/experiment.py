@@ -1,11 +1,11 @@
-"""Runs an experiment of experiments.yaml as the `dvc exp run` that it stands for: `python -m flows.experiment NAME`."""
+"""Runs an experiment of experiments.yaml as the `dvc exp run` that it stands for: `python -m flows.experiment NAME [KEY=VALUE …]`."""
 
 import json
 import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from ruamel.yaml.error import YAMLError
 EXPERIMENTS = Path("experiments.yaml")
 PLAIN_WORD = re.compile(r"(?!(?:null|true|false|nan|inf)$)[a-z][\w./-]*", re.IGNORECASE)
 """Text that DVC's override grammar takes for itself without quotes."""
+
+OVERRIDE = re.compile(r"[a-z]\w*(\.\w+)*=")
 
 
 class ExperimentError(ValueError):
@@ -44,8 +46,10 @@ def read_experiments(path: Path) -> dict[str, dict[str, Any]]:
     return dict(document)
 
 
-def experiment_command(name: str, experiments: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The `dvc exp run` command of the experiment `name`. Raises ExperimentError, listing the names, if unknown.
+def experiment_command(name: str, experiments: Mapping[str, Mapping[str, Any]], overrides: Sequence[str]) -> list[str]:
+    """The `dvc exp run` command of the experiment `name`, and after its own parameters the user's `overrides`.
+
+    Raises ExperimentError, listing the names, if it is unknown, and for an override that is not KEY=VALUE.
 
     It runs in a temporary copy, so that the working tree stays as it is and the next experiment starts from the
     committed parameters too.
@@ -56,6 +60,10 @@ def experiment_command(name: str, experiments: Mapping[str, Mapping[str, Any]]) 
     for key, value in experiments[name]["set"].items():
         plain = isinstance(value, str) and PLAIN_WORD.fullmatch(value)
         command += ["--set-param", f"{key}={value if plain else json.dumps(value, ensure_ascii=False)}"]
+    for override in overrides:
+        if not OVERRIDE.match(override):
+            raise ExperimentError(f"{override!r} is not KEY=VALUE, as in train.epochs=20")
+        command += ["--set-param", override]
     return command
 
 
@@ -63,11 +71,11 @@ def main(arguments: list[str]) -> int:
     """Print the command of the named experiment and run it; the exit status is DVC's."""
     try:
         experiments = read_experiments(EXPERIMENTS)
-        if len(arguments) != 1 or not arguments[0]:
+        if not arguments or not arguments[0]:
             width = max(map(len, experiments))
             menu = "\n".join(f"  {name:{width}}  {experiment['about']}" for name, experiment in experiments.items())
             raise ExperimentError(f"give one name of {EXPERIMENTS}, as in make experiment NAME=…\n{menu}")
-        command = experiment_command(arguments[0], experiments)
+        command = experiment_command(arguments[0], experiments, arguments[1:])
         changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "params.yaml"], check=False)
         if changed.returncode:
             raise ExperimentError(

@@ -206,7 +206,7 @@ class TrainParams(Section):
         if self.loss == "wasserstein" and not (self.gradient_penalty or self.r1_gamma or self.r2_gamma):
             raise _contradiction(
                 "gradient_penalty",
-                "0, but train.loss wasserstein is unbounded without a penalty on the gradient; use 10, or an R1 penalty",
+                "0, but train.loss wasserstein needs a penalty on the gradient; use 10, or train.r1_gamma",
             )
         return self
 
@@ -281,11 +281,13 @@ class Params(Section):
     def _check(self) -> Self:
         if self.sample.ema and self.train.ema_kimg == 0:
             raise _contradiction("sample.ema", "true, but train.ema_kimg is 0, so there is no average to sample from")
+        if self.generator.name == "cspup" and self.generator.z_dim < 2:
+            raise _contradiction("generator.z_dim", "1, but generator.name cspup splits z in two halves; use 2 or more")
         for section, network in (("generator", self.generator.name), ("discriminator", self.discriminator.name)):
             if network in CSPUP_NETWORKS and self.data.image_size not in CSPUP_SIZES:
+                sizes = " or ".join(map(str, CSPUP_SIZES))
                 raise _contradiction(
-                    "data.image_size",
-                    f"{self.data.image_size}, but {section}.name {network} reaches {' or '.join(map(str, CSPUP_SIZES))}",
+                    "data.image_size", f"{self.data.image_size}, but {section}.name {network} is for {sizes}"
                 )
         if self.train.r2_gamma and self.discriminator.norm == "batch":
             raise _contradiction(
@@ -300,7 +302,7 @@ class Params(Section):
         if self.evaluate.weights is not None and self.evaluate.extractor != "squeezenet1_1":
             raise _contradiction(
                 "evaluate.weights",
-                f"{self.evaluate.weights!r}, but evaluate.extractor {self.evaluate.extractor} reads no weights; use null",
+                f"{self.evaluate.weights!r}, but evaluate.extractor {self.evaluate.extractor} reads none; use null",
             )
         cut_from_train = self.data.source in ("mnist-5k", "folder") and self.data.test_fraction == 0
         if cut_from_train and self.evaluate.extractor != "none":

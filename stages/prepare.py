@@ -23,6 +23,7 @@ def prepare(params: Params) -> None:
             max_bad_fraction=params.data.max_bad_fraction,
             seed=params.seed,
             workers=len(os.sched_getaffinity(0)),
+            attribute=params.data.attribute,
         )
 
 

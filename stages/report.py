@@ -4,7 +4,7 @@ import csv
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gan.params import Params
 from stages.layout import (
@@ -21,16 +21,26 @@ from stages.layout import (
 )
 from stages.stage import new_folder, run_stage
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+DIAGNOSIS = EVALUATION_FIGURES / "diagnosis.json"
+TRAJECTORY = EVALUATION_FIGURES / "trajectory.csv"
+DISTANCES = {"classifier": "classifier-FD", "squeezenet1_1": "squeezenet-FD"}
+"""Each feature extractor's Fréchet distance, as the scores name it."""
+
 log = logging.getLogger(__name__)
 
 
 def report(params: Params) -> None:
-    """Draw the training curves and the class shares, and write the page that shows them with everything else."""
+    """Draw the curves and the class shares, and write the page that shows them with the verdict and everything else."""
     import numpy as np
 
     from gan.data.packed import file_md5, read_manifest
-    from gan.figures.curves import draw_class_shares, draw_curves
-    from gan.figures.report import ClassShare, Figure, Figures, Provenance, render_report, score_rows
+    from gan.diagnosis import Diagnosis
+    from gan.figures.curves import draw_class_shares, draw_curves, draw_distance
+    from gan.figures.report import HEADLINE, ClassShare, Figure, Figures, Provenance, render_report, score_rows
 
     def figure(path: Path, name: Path, command: str, made_from: dict[Path, str]) -> Figure:
         return Figure(path, provenance(path, name, command, made_from))
@@ -41,6 +51,9 @@ def report(params: Params) -> None:
     data = read_manifest(PREPARED)
     samples = _read_json(SAMPLES / "manifest.json")
     scores, reference_scores = _read_json(SCORES), _read_json(REFERENCE_SCORES)
+    verdict = _read_json(DIAGNOSIS)
+    diagnosis = Diagnosis(**verdict | {"evidence": tuple(verdict["evidence"])})
+    measured = (CURVES, TRAINING_SUMMARY, TRAJECTORY, SCORES, REFERENCE_SCORES)
     weights = TRAINED / ("generator_ema.safetensors" if samples["ema"] else "generator.safetensors")
     generator = {weights: samples["generator_md5"]}
     kept = {TRAINED / name: md5 for name, md5 in samples.get("kept_md5", {}).items()}
@@ -61,15 +74,17 @@ def report(params: Params) -> None:
 
     with new_folder(REPORT) as folder:
 
-        def own_figure(name: str, table: Path) -> Figure:
-            return figure(folder / name, REPORT / name, "dvc repro report", {table: file_md5(table)})
+        def own_figure(name: str, *tables: Path) -> Figure:
+            return figure(
+                folder / name, REPORT / name, "dvc repro report", {table: file_md5(table) for table in tables}
+            )
 
-        rows = _read_csv(CURVES)
-        columns = rows[0] if rows else {}
-        draw_curves(
-            folder / "curves.png",
-            {column: np.array([float(row[column] or "nan") for row in rows]) for column in columns},
-        )
+        draw_curves(folder / "curves.png", _columns(CURVES))
+        course = _columns(TRAJECTORY) if TRAJECTORY.exists() else {}
+        if course:
+            name = DISTANCES[params.evaluate.extractor]
+            floor = reference_scores.get(f"floor_{name}")
+            draw_distance(folder / "distance.png", course["kimg"], course["distance"], name, floor)
         if classes:
             draw_class_shares(
                 folder / "classes.png",
@@ -84,8 +99,16 @@ def report(params: Params) -> None:
                 classes=own_figure("classes.png", class_table) if classes else None,
                 interpolation=sample_figure("interpolation.png", generator),
                 training=sample_figure("training.png", kept or generator),
+                distance=own_figure("distance.png", TRAJECTORY, REFERENCE_SCORES) if course else None,
                 curves=own_figure("curves.png", CURVES),
                 neighbours=figure(neighbours, neighbours, "dvc repro evaluate", compared_with),
+            ),
+            diagnosis=diagnosis,
+            diagnosis_provenance=provenance(
+                DIAGNOSIS,
+                DIAGNOSIS,
+                "dvc repro evaluate",
+                {file: file_md5(file) for file in measured if file.exists()},
             ),
             scores=scores,
             reference_scores=reference_scores,
@@ -98,16 +121,26 @@ def report(params: Params) -> None:
         )
         (folder / "index.html").write_text(page, encoding="utf-8")
 
-        line = f"report: {REPORT / 'index.html'}"
-        for row in score_rows(scores, reference_scores, classes)[:2]:
-            line += f"  {row.label} {row.value}" + (f" (real {row.real})" if row.real else "")
-        (folder / "summary.txt").write_text(line + "\n", encoding="utf-8")
-    log.info(line)
+        rows = score_rows(scores, reference_scores, classes)
+        summary = f"report: {REPORT / 'index.html'}"
+        for row in [row for row in rows if row.key in HEADLINE] or rows[:1]:
+            summary += f"  {row.label} {row.value}" + (f" (real {row.real})" if row.real else "")
+        summary += f"\nverdict: {diagnosis.verdict}. Next: {diagnosis.advice}"
+        (folder / "summary.txt").write_text(summary + "\n", encoding="utf-8")
+    log.info(summary)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return values
+
+
+def _columns(path: Path) -> "dict[str, NDArray[np.float64]]":
+    """A table of numbers by column, NaN where empty; no columns if there are no rows."""
+    import numpy as np
+
+    rows = _read_csv(path)
+    return {name: np.array([float(row[name] or "nan") for row in rows]) for name in (rows[0] if rows else ())}
 
 
 def _read_csv(path: Path) -> list[dict[str, str]]:

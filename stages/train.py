@@ -25,7 +25,15 @@ def train(params: Params) -> Callable[[], None]:
 
     from gan.data.packed import read_images, read_manifest
     from gan.device import open_device
-    from gan.networks.build import build_discriminator, build_generator, initialise, save_generator
+    from gan.networks.build import (
+        add_spectral_norm,
+        build_discriminator,
+        build_generator,
+        first_block,
+        initialise,
+        save_generator,
+        scale_right_branches,
+    )
     from gan.seeds import derive_seed
     from gan.training.loop import train as train_networks
     from gan.training.recovery import open_recovery
@@ -33,7 +41,7 @@ def train(params: Params) -> Callable[[], None]:
     device = open_device(params.hardware.device, params.hardware.threads, params.hardware.deterministic)
     manifest = read_manifest(PREPARED)
     shape = {"image_size": manifest.image_size, "channels": manifest.channels}
-    initial = {"init_std", "bn_mean"}
+    initial = {"init", "init_std", "bn_mean", "right_scale"}
     architecture = params.generator.model_dump(exclude=initial) | shape
     generator = build_generator(**architecture)
     discriminator = build_discriminator(**params.discriminator.model_dump(exclude=initial) | shape)
@@ -41,7 +49,11 @@ def train(params: Params) -> Callable[[], None]:
         ("generator", generator, params.generator),
         ("discriminator", discriminator, params.discriminator),
     ):
-        initialise(network, section.init_std, section.bn_mean, derive_seed(params.seed, "initialise", role))
+        seed = derive_seed(params.seed, "initialise", role)
+        initialise(network, section.init, section.init_std, section.bn_mean, seed)
+    scale_right_branches(generator, params.generator.right_scale)
+    if params.discriminator.norm == "spectral":
+        add_spectral_norm(discriminator, derive_seed(params.seed, "spectral norm"))
 
     inputs = stage_inputs("train") | {
         "data": manifest.splits["train"].md5,
@@ -61,6 +73,7 @@ def train(params: Params) -> Callable[[], None]:
         generator,
         discriminator,
         params.train,
+        first_block=first_block(generator),
         z_dim=params.generator.z_dim,
         seed=params.seed,
         device=device,
@@ -74,14 +87,15 @@ def train(params: Params) -> Callable[[], None]:
         if (recovery.folder / "kept").exists():
             shutil.copytree(recovery.folder / "kept", folder / "kept")
     write_curves(trained.curves)
-    write_metrics(TRAINING_SUMMARY, summarise(trained.curves[-1]))
+    write_metrics(TRAINING_SUMMARY, summarise(trained.curves[-1], trained.start))
     return recovery.close
 
 
-def summarise(row: "Row") -> dict[str, float]:
-    """Where the curves ended, in the few numbers that a table of experiments has room for."""
+def summarise(row: "Row", start: "Row") -> dict[str, float]:
+    """Where the curves ended and how they started, in the few numbers that a table of experiments has room for."""
     columns = {"loss_d": "loss_d", "loss_g": "loss_g", "d_real": "d_real", "d_fake": "d_fake_before"}
     summary = {name: float(f"{row[column]:.6g}") for name, column in columns.items() if math.isfinite(row[column])}
+    summary |= {f"{name}_initial": float(f"{value:.6g}") for name, value in start.items()}
     return {"steps": int(row["step"]), "kimg": row["kimg"]} | summary
 
 

@@ -30,7 +30,7 @@ def download(urls: Sequence[str], path: Path, md5: str, first_wait: float = 1.0)
     """
     partial = path.with_name(f"{path.name}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(path.with_name(f"{path.name}.lock")):
+    with alone(path):
         if path.exists() and file_md5(path) == md5:
             return
         for attempt in range(ATTEMPTS):
@@ -38,7 +38,7 @@ def download(urls: Sequence[str], path: Path, md5: str, first_wait: float = 1.0)
             try:
                 _continue(url, partial)
             except requests.RequestException as error:
-                reason = _describe(error)
+                reason = describe_failure(error)
             else:
                 found = file_md5(partial)
                 if found == md5:
@@ -77,7 +77,7 @@ def _continue(url: str, partial: Path) -> None:
                 advance(len(piece))
 
 
-def _describe(error: requests.RequestException) -> str:
+def describe_failure(error: requests.RequestException) -> str:
     """The reason without the addresses and nested causes that requests puts into its messages."""
     if isinstance(error, requests.HTTPError):
         return f"the server answers {error.response.status_code} {error.response.reason}"
@@ -85,8 +85,8 @@ def _describe(error: requests.RequestException) -> str:
 
 
 @contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Wait until no other process holds the lock: experiments run side by side, and share their downloads."""
-    with lock.open("w") as file:
+def alone(path: Path) -> Iterator[None]:
+    """Wait until no other process downloads to `path`: experiments run side by side, and share their downloads."""
+    with path.with_name(f"{path.name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

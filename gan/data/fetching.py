@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gan.data.packed import file_md5
-from gan.data.sources import folder, idx, mnist, mnist_5k
+from gan.data.sources import celeba, folder, idx, mnist, mnist_5k
 from gan.data.sources.source import Record, Request, write_record
 from gan.errors import InputError
 
@@ -12,6 +12,7 @@ SOURCES: dict[str, Callable[[Request, Path], None]] = {
     "mnist-5k": mnist_5k.fetch,
     "mnist": mnist.fetch,
     "idx": idx.fetch,
+    "celeba": celeba.fetch,
     "folder": folder.fetch,
 }
 """How each source is fetched, by `data.source`."""

@@ -59,6 +59,8 @@ class Manifest:
     """Class names, in label order; null: unlabelled."""
     splits: Mapping[str, Split]
     skipped: Sequence[Skipped] = field(default_factory=list)
+    published_images: int | None = None
+    """How many images the whole source holds, of which these may be a part; null: there is no such whole."""
     value_range: tuple[int, int] = (0, 255)
     layout: str = "N,H,W,C uint8"
 
@@ -75,12 +77,6 @@ def read_manifest(folder: Path) -> Manifest:
     values["skipped"] = [Skipped(**item) for item in values["skipped"]]
     values["value_range"] = tuple(values["value_range"])
     return Manifest(**values)
-
-
-def write_split(folder: Path, name: str, images: Images, labels: Labels | None, n_classes: int | None) -> Split:
-    """Write `NAME.npy` and, for labelled images, `NAME_labels.npy`; return the split's entry in the manifest."""
-    np.save(folder / f"{name}.npy", images)
-    return finish_split(folder, name, len(images), labels, n_classes)
 
 
 @contextmanager
@@ -100,7 +96,7 @@ def image_writer(folder: Path, name: str, shape: tuple[int, int, int]) -> Iterat
         nonlocal count
         assert image.shape == shape
         assert image.dtype == np.uint8
-        file.write(image.tobytes())
+        file.write(np.ascontiguousarray(image).data)
         count += 1
 
     with (folder / f"{name}.npy").open("wb") as file:

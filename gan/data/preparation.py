@@ -20,8 +20,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from gan.data.packed import Images, Labels, Manifest, Skipped, Split, finish_split, image_writer, write_manifest
 from gan.data.progress import progress
-from gan.data.sources import folder, idx, mnist_5k
-from gan.data.sources.source import Collection, UnreadableError, read_record
+from gan.data.sources import celeba_layout, folder, idx, mnist_5k
+from gan.data.sources.source import Collection, Indices, UnreadableError, read_record
 from gan.errors import InputError
 from gan.seeds import derive_seed
 
@@ -29,6 +29,8 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 RESIZE = "Pillow BICUBIC, antialiased"
 BLOCK = 32
 """Images a worker is given at a time. A few blocks are all that is held in memory."""
+ENCODED = ("celeba", "folder")
+"""Sources of encoded image files; the others hold raw pixels."""
 NAMED = 5
 """Unreadable images that an error message names."""
 
@@ -36,8 +38,6 @@ Item = bytes | NDArray[np.uint8] | UnreadableError
 """An encoded image file, grey pixels, or why there is neither."""
 Outcome = Images | str
 """A prepared image, H×W×C, or the reason why it is unreadable."""
-Indices = NDArray[np.int64]
-"""Positions in a collection."""
 
 
 def prepare(
@@ -52,6 +52,7 @@ def prepare(
     max_bad_fraction: float,
     seed: int,
     workers: int,
+    attribute: str | None = None,
 ) -> None:
     """Write the packed image set of the source in `raw` into the empty folder `out`.
 
@@ -62,20 +63,22 @@ def prepare(
     validation_fraction, test_fraction, seed: as for `split_indices`; a fraction of 0 writes no such split.
     max_bad_fraction: share of unreadable images that is tolerated; they are left out, and the manifest names them.
     workers: processes that decode and resize image files. The bytes written are the same for any number.
+    attribute: celeba: what labels the images; None: they are unlabelled.
 
-    Raises InputError for too many unreadable images, too few images for the splits, and damaged files.
+    Raises InputError for too many unreadable images, too few images for the splits, damaged files, and an attribute
+    that the source does not have.
     """
     record = read_record(raw)
     written: dict[str, Split] = {}
     skipped: list[Skipped] = []
     convert = partial(convert_image, image_size=image_size, channels=channels, crop=crop)
     # Raw pixels are resized faster than they are handed to another process.
-    workers = workers if record.source == "folder" else 1
-    with _open_source(record.source, raw) as collection, _in_blocks(convert, workers) as convert_all:
+    workers = workers if record.source in ENCODED else 1
+    with _open_source(record.source, raw, attribute) as collection, _in_blocks(convert, workers) as convert_all:
         splits = split_indices(
             len(collection.names),
             collection.labels,
-            collection.official_test,
+            collection.official_splits,
             validation_fraction=validation_fraction,
             test_fraction=test_fraction,
             seed=seed,
@@ -109,6 +112,7 @@ def prepare(
                 classes=collection.classes,
                 splits=written,
                 skipped=sorted(skipped, key=lambda item: item.name),
+                published_images=collection.published_images,
             ),
         )
 
@@ -116,7 +120,7 @@ def prepare(
 def split_indices(
     count: int,
     labels: Labels | None,
-    official_test: int | None,
+    official: Mapping[str, Indices],
     *,
     validation_fraction: float,
     test_fraction: float,
@@ -125,26 +129,20 @@ def split_indices(
     """The images of `train` and of the `validation` and `test` splits that are asked for, by position.
 
     Each class keeps its share in each split, to within one image, and in each beginning of a split too: images stand
-    in an order that mixes the classes evenly. An official test split, from the position `official_test` on, is taken
-    as it is, in its own order, and `test_fraction` is not used. Splits never overlap and depend on `seed`, count and
-    labels alone. Raises InputError if one would be empty.
+    in an order that mixes the classes evenly. Of the source's `official` splits, validation and test are taken as they
+    are, in their own order, and their fractions are not used; what is missing is cut from train. Splits never overlap
+    and depend on `seed`, `official`, count and labels alone. Raises InputError if one would be empty.
     """
-    free = count if official_test is None else official_test
-    order = _stratified_order(np.zeros(free, np.int64) if labels is None else labels[:free], seed)
-    sizes = {"validation": round(validation_fraction * free)}
-    if official_test is None:
-        sizes["test"] = round(test_fraction * free)
-    start = sum(sizes.values())
-    splits = {"train": order[start:], "validation": order[: sizes["validation"]]}
-    if official_test is None:
-        splits["test"] = order[sizes["validation"] : start]
-    else:
-        splits["test"] = np.arange(official_test, count)
-    if validation_fraction == 0:
-        del splits["validation"]
-    if official_test is None and test_fraction == 0:
-        del splits["test"]
-    _check_filled({name: len(indices) for name, indices in splits.items()}, f"of {free} images to be split")
+    free = official.get("train", np.arange(count))
+    rest = free[_stratified_order(np.zeros(len(free), np.int64) if labels is None else labels[free], seed)]
+    splits = {}
+    for name, fraction in (("validation", validation_fraction), ("test", test_fraction)):
+        if name in official:
+            splits[name] = official[name]
+        elif fraction > 0:
+            splits[name], rest = np.split(rest, [round(fraction * len(free))])
+    splits = {"train": rest} | splits
+    _check_filled({name: len(indices) for name, indices in splits.items()}, f"of {len(free)} images to be split")
     return splits
 
 
@@ -171,11 +169,11 @@ def convert_image(item: Item, *, image_size: int, channels: int, crop: int | Non
         image = _decode(item)
         side = min(image.size) if crop is None else crop
         if side > min(image.size):
-            raise UnreadableError(f"{image.width}x{image.height} pixels, smaller than the crop of {crop}")
+            raise UnreadableError(f"{image.width}x{image.height} pixels, smaller than data.crop {crop}")
     except UnreadableError as error:
         return str(error)
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    image = image.convert("L" if channels == 1 else "RGB").crop((left, top, left + side, top + side))
+    image = image.crop((left, top, left + side, top + side)).convert("L" if channels == 1 else "RGB")
     image = image.resize((image_size, image_size), Image.Resampling.BICUBIC)
     return np.asarray(image).reshape(image_size, image_size, channels)
 
@@ -218,7 +216,9 @@ def _read(collection: Collection, index: int) -> Item:
         return error
 
 
-def _open_source(source: str, raw: Path) -> AbstractContextManager[Collection]:
+def _open_source(source: str, raw: Path, attribute: str | None) -> AbstractContextManager[Collection]:
+    if source == "celeba":
+        return celeba_layout.open_images(raw, attribute)
     if source == "folder":
         return folder.open_images(raw)
     return nullcontext(mnist_5k.open_images(raw) if source == "mnist-5k" else idx.open_images(raw))

@@ -1,4 +1,4 @@
-"""Charts of the training curves and of the classes' shares."""
+"""Charts of the training curves, of the distance over training, and of the classes' shares."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
+
+from gan.diagnosis import SPREAD_ALARM
 
 Curve = NDArray[np.float64]
 
@@ -51,46 +53,74 @@ STYLE = {
     "savefig.dpi": 160.0,
 }
 WIDTH_INCHES = 6.6
+KIMG = "thousands of real images shown (kimg)"
 WINDOWS = 25
 """Windows of the moving average that fit side by side into a curve."""
 
 
 def draw_curves(path: Path, curves: Mapping[str, Curve]) -> None:
-    """Draw the training curves as a PNG of three panels against kimg.
+    """Draw the training curves as a PNG of five panels against kimg.
 
-    `curves` holds columns of equal length: `kimg`; `loss_d` and `loss_g`, in nats; `d_real`, `d_fake_before` and
-    `d_fake_after`, probabilities; `grad_norm_d` and `grad_norm_g`, Euclidean norms. Points that are not finite, and
-    norms of zero, leave gaps. Equal curves give equal bytes.
+    `curves` holds columns of equal length: `kimg`; `loss_d` and `loss_g`; `d_real`, `d_fake_before` and `d_fake_after`,
+    probabilities; `saturated`, a share; `z_spread`, in units of [-1, 1]; `grad_norm_d`, `grad_norm_g` and
+    `grad_norm_g_first`, Euclidean norms. Points that are not finite, and on a log axis those of zero, leave gaps. Equal
+    curves give equal bytes.
     """
     kimg = curves["kimg"]
-    with _chart(height_inches=7.6) as figure:
-        axes = figure.subplots(3, sharex=True)
-        losses, answers, norms = axes
+    with _chart(height_inches=12.2) as figure:
+        axes = figure.subplots(5, sharex=True)
+        losses, answers, sure, spread, norms = axes
 
-        losses.set(title="Losses", ylabel="loss (nats)")
+        losses.set(title="Losses", ylabel="loss")
         _line(losses, kimg, curves["loss_d"], DISCRIMINATOR, "discriminator")
         _line(losses, kimg, curves["loss_g"], GENERATOR, "generator")
 
         answers.set(title="Judged real", ylabel="mean probability", ylim=(-0.02, 1.02))
-        answers.axhline(0.5, color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)))
+        _level(answers, 0.5)
         _line(answers, kimg, curves["d_real"], DISCRIMINATOR, "real, D(x)")
         _line(answers, kimg, curves["d_fake_before"], GENERATOR, "generated, D(G(z))")
         _line(answers, kimg, curves["d_fake_after"], LATER, "after D's step")
 
-        norms.set(title="Size of the gradients", ylabel="Euclidean norm (log axis)")
-        norms.set_xlabel("thousands of real images shown (kimg)")
-        norms.set_yscale("log", nonpositive="mask")
+        sure.set(title="Sure answers", ylabel="share of D's outputs", ylim=(-0.02, 1.02))
+        _line(sure, kimg, curves["saturated"], DISCRIMINATOR, "surer than 0.993")
+
+        spread.set(title="Spread across z", ylabel="of the generator's output")
+        _log_axis(spread)
+        _level(spread, SPREAD_ALARM, f"alarm, {SPREAD_ALARM:g}")
+        _line(spread, kimg, curves["z_spread"], GENERATOR, "standard deviation")
+
+        norms.set(title="Size of the gradients", ylabel="Euclidean norm")
+        norms.set_xlabel(KIMG)
+        _log_axis(norms)
         _line(norms, kimg, curves["grad_norm_d"], DISCRIMINATOR, "discriminator")
         _line(norms, kimg, curves["grad_norm_g"], GENERATOR, "generator")
-        low, high = norms.get_ylim()
-        norms.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
-        norms.yaxis.set_major_formatter(FuncFormatter(lambda norm, _: f"{norm:g}"))
-        norms.yaxis.set_minor_locator(NullLocator())
+        _line(norms, kimg, curves["grad_norm_g_first"], LATER, "its first block")
 
+        _tick(spread)
+        _tick(norms)
         for panel in axes:
             panel.margins(x=0.01)
             _legend_above(panel)
         figure.align_ylabels(axes)
+        _save(figure, path)
+
+
+def draw_distance(path: Path, kimg: Curve, distances: Curve, name: str, floor: float | None) -> None:
+    """Draw the Fréchet distance `name` of the kept generators against kimg, and that of real images as a line.
+
+    Log axes; what is not above zero leaves a gap. Equal arguments give equal bytes.
+    """
+    with _chart(height_inches=3.0) as figure:
+        axes = figure.subplots()
+        axes.set(title="Distance over training", ylabel=name)
+        axes.set_xlabel(KIMG)
+        _log_axis(axes)
+        axes.plot(kimg, distances, color=GENERATOR, label="kept generators", marker="o", markersize=3.5)
+        if floor is not None and floor > 0:
+            _level(axes, floor, f"real images, {floor:.3g}")
+        axes.set_xlim(left=0)
+        _tick(axes)
+        _legend_above(axes)
         _save(figure, path)
 
 
@@ -144,6 +174,22 @@ def _line(axes: Axes, kimg: Curve, values: Curve, color: str, label: str) -> Non
         return
     axes.plot(kimg, values, color=color, alpha=0.25, linewidth=0.7)
     axes.plot(kimg, line, color=color, label=label)
+
+
+def _level(axes: Axes, value: float, label: str | None = None) -> None:
+    axes.axhline(value, color=FAINT, linewidth=0.9, linestyle=(0, (4, 3)), label=label)
+
+
+def _log_axis(axes: Axes) -> None:
+    axes.set_yscale("log", nonpositive="mask")
+
+
+def _tick(axes: Axes) -> None:
+    """Ticks of a log axis as plain numbers, more of them where it spans little; after all is drawn on it."""
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def _legend_above(axes: Axes, handles: Sequence[Artist | Container] | None = None) -> None:

@@ -3,15 +3,18 @@
 import base64
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 from PIL import Image
 
 from gan.data.packed import Manifest
+from gan.diagnosis import Diagnosis
 
 TEMPLATE = "report.html.j2"
 DISPLAY_WIDTH = 720
@@ -40,12 +43,16 @@ class Figure:
 
 @dataclass(frozen=True)
 class Figures:
-    """The figures of the page, in its order; the class shares are missing for unlabelled images."""
+    """The figures of the page, in its order.
+
+    The class shares are missing for unlabelled images, the distance over training where none was measured.
+    """
 
     samples: Figure
     classes: Figure | None
     interpolation: Figure
     training: Figure
+    distance: Figure | None
     curves: Figure
     neighbours: Figure
 
@@ -94,6 +101,31 @@ KNOWN_SCORES = {
         "Fréchet distance of the samples from the real images, in the features of a classifier trained on real images.",
         "lower",
     ),
+    "squeezenet-FD": _Known(
+        "squeezenet-FD",
+        "Fréchet distance of the samples from the real images, in the features of SqueezeNet 1.1, which was trained on "
+        "photographs (ImageNet).",
+        "lower",
+    ),
+    "feature_diversity": _Known(
+        "Feature diversity",
+        "How widely the samples differ from each other in those features, against how widely real images do: 1 is as "
+        "much, near 0 all samples are alike.",
+        "",
+        ".2f",
+    ),
+    "best_kimg": _Known(
+        "Best kept generator",
+        "Thousands of images shown to the kept generator of the smallest Fréchet distance; well before the end, "
+        "training went on too long.",
+        "",
+        ",.4g",
+    ),
+    "best_distance": _Known(
+        "Its distance",
+        "Fréchet distance of that generator, from fewer samples than the score of the run and so larger.",
+        "lower",
+    ),
     "rarest_class": _Known(
         "Rarest class",
         "Share of the samples in the class drawn least often; near 0 %, the generator has dropped a class.",
@@ -112,7 +144,11 @@ KNOWN_SCORES = {
         ".1f",
     ),
 }
-HEADLINE = ("inception_score", "classifier-FD")
+TONES = {"converged": "good", "still improving": "wait", "stalled": "wait"}
+"""How a verdict is coloured; any other is bad."""
+PARAMETER = re.compile(r"\b(?:data|generator|discriminator|train|sample|evaluate)\.\w+(?:=(?:\[[\w,]+\]|[\w.]*\w))?")
+"""A parameter by its section and name, with a value or without."""
+HEADLINE = ("inception_score", "classifier-FD", "squeezenet-FD")
 
 
 def score_rows(
@@ -143,6 +179,8 @@ def score_rows(
 def render_report(
     *,
     figures: Figures,
+    diagnosis: Diagnosis,
+    diagnosis_provenance: Provenance,
     scores: Mapping[str, Any],
     reference_scores: Mapping[str, Any],
     scores_provenance: Provenance,
@@ -171,6 +209,7 @@ def render_report(
     )
     environment.filters["yaml"] = _yaml
     environment.filters["number"] = _number
+    environment.filters["code"] = _code
     rows = score_rows(scores, reference_scores, classes)
     shown = {key for row in rows for key in (f"real_{row.key}", f"floor_{row.key}")}
     single = {key: value for key, value in params.items() if not isinstance(value, Mapping)}
@@ -178,6 +217,9 @@ def render_report(
     return environment.get_template(TEMPLATE).render(
         figures=figures,
         picture=_picture,
+        diagnosis=diagnosis,
+        diagnosis_provenance=diagnosis_provenance,
+        tone=TONES.get(diagnosis.verdict, "bad"),
         rows=rows,
         headline=[row for row in rows if row.key in HEADLINE],
         protocol=scores.get("protocol", []),
@@ -228,3 +270,8 @@ def _number(value: float, spec: str | None = None) -> str:
 def _yaml(value: object) -> str:
     """A value as params.yaml would have it."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _code(text: str) -> Markup:
+    """Text with the parameters that it names set as code."""
+    return Markup(PARAMETER.sub(r"<code>\g<0></code>", str(escape(text))))  # noqa: S704 - escaped before

@@ -1,5 +1,7 @@
 """The Fréchet distance between two sets of features, each taken as a Gaussian."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh, svdvals
@@ -17,8 +19,21 @@ def feature_statistics(features: NDArray[np.floating]) -> tuple[Vector, Matrix]:
     """
     if features.ndim != 2 or len(features) < 2:
         raise ValueError(f"features must be N×D with N at least 2, and have shape {features.shape}")
-    exact = features.astype(np.float64)
-    return exact.mean(axis=0), np.cov(exact, rowvar=False).reshape(exact.shape[1], exact.shape[1])
+    centred = features.astype(np.float64)
+    mean = centred.mean(axis=0)
+    centred -= mean  # in place: hundreds of thousands of features are as large as the memory of small machines
+    return mean, centred.T @ centred / (len(centred) - 1)
+
+
+def feature_diversity(samples: Matrix, real: Matrix) -> float:
+    """How widely samples spread beside real images: sqrt(tr S / tr R) of their features' covariances, D×D.
+
+    About 1 if they are as varied, 0 if they are all the same. Raises ValueError for real images that are.
+    """
+    spread = float(np.trace(real))
+    if spread <= 0:
+        raise ValueError("the real images have no spread to compare with")
+    return math.sqrt(max(0.0, float(np.trace(samples))) / spread)
 
 
 def frechet_distance(mean1: Vector, cov1: Matrix, mean2: Vector, cov2: Matrix) -> float:

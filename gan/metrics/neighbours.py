@@ -5,11 +5,12 @@ from numpy.typing import NDArray
 
 
 def nearest(
-    queries: NDArray[np.uint8], images: NDArray[np.uint8], batch: int = 256
+    queries: NDArray[np.uint8], images: NDArray[np.uint8], batch: int = 64
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The image nearest to each query by Euclidean distance, the first one where several are equally near.
 
-    queries: Q×H×W×C; images: N×H×W×C, N at least 1, as a memory map if large: `batch` of them are read at a time.
+    queries: Q×H×W×C; images: N×H×W×C, N at least 1, as a memory map if large: of `batch` of them at a time there is a
+    copy, 25 MB at 128×128×3.
 
     Returns the Q indices into `images`, and the Q distances as root mean square differences in grey levels,
     0 to 255.

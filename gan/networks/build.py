@@ -1,6 +1,7 @@
 """Networks by name, their initial weights, and generators in files."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
 
+from gan.networks.cspup import AvgPoolDiscriminator, CSPup, CSPupGenerator, PlainDiscriminator
 from gan.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from gan.networks.vanilla import VanillaDiscriminator, VanillaGenerator
 
@@ -17,7 +20,7 @@ ARCHITECTURE = "architecture"
 
 
 def build_generator(
-    name: str, z_dim: int, base: int, hidden: Sequence[int], image_size: int, channels: int
+    name: str, z_dim: int, base: int, hidden: Sequence[int], block: str, image_size: int, channels: int
 ) -> nn.Module:
     """The generator `name`: latents N×Z to images N×C×S×S in [-1, 1]. Raises ValueError for an unknown name."""
     match name:
@@ -25,36 +28,100 @@ def build_generator(
             return DCGANGenerator(z_dim, base, image_size, channels)
         case "vanilla":
             return VanillaGenerator(z_dim, hidden, image_size, channels)
+        case "cspup":
+            return CSPupGenerator(z_dim, base, block, image_size, channels)
     raise ValueError(f"no generator is named {name!r}")
 
 
-def build_discriminator(name: str, base: int, hidden: Sequence[int], image_size: int, channels: int) -> nn.Module:
-    """The discriminator `name`: images N×C×S×S in [-1, 1] to logits N. Raises ValueError for an unknown name."""
+def build_discriminator(
+    name: str, base: int, hidden: Sequence[int], norm: str, image_size: int, channels: int
+) -> nn.Module:
+    """The discriminator `name`: images N×C×S×S in [-1, 1] to logits N.
+
+    Of `norm`, batch norm is built here; `add_spectral_norm` comes after the initial weights. Raises ValueError for an
+    unknown name.
+    """
+    batch_norm = norm == "batch"
     match name:
         case "dcgan":
-            return DCGANDiscriminator(base, image_size, channels)
+            return DCGANDiscriminator(base, image_size, channels, batch_norm=batch_norm)
         case "vanilla":
             return VanillaDiscriminator(hidden, image_size, channels)
+        case "plain":
+            return PlainDiscriminator(base, image_size, channels, batch_norm=batch_norm)
+        case "avgpool":
+            return AvgPoolDiscriminator(base, image_size, channels, batch_norm=batch_norm)
     raise ValueError(f"no discriminator is named {name!r}")
 
 
+def first_block(generator: nn.Module) -> nn.Module:
+    """The layers that read the latent: where a gradient that vanishes on its way back is first missed."""
+    match generator:
+        case DCGANGenerator():
+            return generator.project
+        case CSPupGenerator():
+            return generator.blocks[0]
+        case VanillaGenerator():
+            return generator.layers[0]
+    raise ValueError(f"{type(generator).__name__} is no generator")
+
+
 @torch.no_grad()
-def initialise(network: nn.Module, init_std: float, bn_mean: float, seed: int) -> None:
+def initialise(network: nn.Module, init: str, init_std: float, bn_mean: float, seed: int) -> None:
     """Draw all weights afresh, in place.
 
     Convolutions and linear layers from N(0, init_std²), batch-norm scales from N(bn_mean, 0.02²), biases zero
-    (Radford, Metz and Chintala 2016, section 4, has 0.02 and 1).
+    (Radford, Metz and Chintala 2016, section 4, has 0.02 and 1). With `init` fan-in instead of normal, the former from
+    N(0, 2 / fan-in) (He et al. 2015, arXiv 1502.01852, equation 10), which keeps the size of a signal through
+    rectified layers that no norm follows.
     """
     stream = torch.Generator().manual_seed(seed)
     for module in network.modules():
         match module:
             case nn.Conv2d() | nn.ConvTranspose2d() | nn.Linear():
-                nn.init.normal_(module.weight, 0.0, init_std, generator=stream)
+                std = init_std if init == "normal" else math.sqrt(2 / _fan_in(module))
+                nn.init.normal_(module.weight, 0.0, std, generator=stream)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
             case nn.BatchNorm2d():
                 nn.init.normal_(module.weight, bn_mean, 0.02, generator=stream)
                 nn.init.zeros_(module.bias)
+
+
+def _fan_in(module: nn.Conv2d | nn.ConvTranspose2d | nn.Linear) -> int:
+    """Products summed in one value of the output."""
+    match module:
+        case nn.Linear():
+            return module.in_features
+        case nn.Conv2d():
+            return module.in_channels * math.prod(module.kernel_size)
+    # A kernel spread over a finer grid meets each value in part; that of stride 1 starts from a map of one pixel.
+    steps = zip(module.kernel_size, module.stride, strict=True)
+    return module.in_channels * math.prod(kernel // stride if stride > 1 else 1 for kernel, stride in steps)
+
+
+@torch.no_grad()
+def scale_right_branches(generator: nn.Module, scale: float) -> None:
+    """Make the last layer of each CSPup block's right branch `scale` times as large, in place.
+
+    A block that starts as little more than its linear branch is the small or zero last layer of residual networks
+    (Zhang et al. 2019, arXiv 1901.09321, section 3; R3GAN, arXiv 2501.05441).
+    """
+    for module in generator.modules():
+        if isinstance(module, CSPup):
+            module.right[-1].get_parameter("weight").mul_(scale)
+
+
+def add_spectral_norm(network: nn.Module, seed: int) -> None:
+    """Divide each layer's weight by its largest singular value (Miyato et al. 2018, arXiv 1802.05957), in place.
+
+    By torch's own parametrisation; the vectors of its power iteration start from `seed`.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                spectral_norm(module)
 
 
 def count_parameters(network: nn.Module) -> int:

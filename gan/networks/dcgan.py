@@ -41,14 +41,14 @@ class DCGANGenerator(nn.Module):
 class DCGANDiscriminator(nn.Module):
     """Images N×C×S×S in [-1, 1] to logits N; above zero means real."""
 
-    def __init__(self, base: int, image_size: int, channels: int) -> None:
+    def __init__(self, base: int, image_size: int, channels: int, *, batch_norm: bool = True) -> None:
         super().__init__()
         blocks = OrderedDict[str, nn.Module]()
         width, side = channels, image_size
         while side > 4:
             narrower, width = width, feature_width(base, side // 2)
             blocks[f"down{side}"] = nn.Conv2d(narrower, width, 4, 2, 1, bias=False)
-            if side != image_size:
+            if batch_norm and side != image_size:
                 blocks[f"norm{side}"] = nn.BatchNorm2d(width)
             blocks[f"relu{side}"] = nn.LeakyReLU(0.2, inplace=True)
             side //= 2

@@ -4,9 +4,16 @@ import torch
 from torch import nn
 
 
-def average_decay(half_life_kimg: float, batch_size: int) -> float:
-    """Decay of one step, for a half-life in thousands of images."""
-    return float(0.5 ** (batch_size / (half_life_kimg * 1000)))
+def average_decay(half_life_kimg: float, rampup: float, seen: int, batch_size: int) -> float:
+    """Decay of one step of `batch_size` images, for a half-life in thousands of images.
+
+    With `rampup` above zero the half-life is at most that share of the `seen` images, so that an average does not keep
+    the weights it started from (Karras et al. 2020, arXiv 2006.06676, in its code: 0.05).
+    """
+    half_life = half_life_kimg * 1000
+    if rampup:
+        half_life = min(half_life, rampup * seen)
+    return float(0.5 ** (batch_size / max(half_life, 1e-8)))
 
 
 @torch.no_grad()

@@ -22,18 +22,38 @@ from gan.params import TrainParams
 from gan.seeds import derive_seed
 from gan.training.augment import augment
 from gan.training.average import average_decay, update_average
-from gan.training.losses import discriminator_loss, draw_real_labels, generator_loss
+from gan.training.losses import LOSSES, Loss, draw_real_labels
 from gan.training.recovery import load_checkpoint, save_checkpoint
-from gan.training.regularisers import r1_penalty
+from gan.training.regularisers import gradient_penalty, gradient_square
+from gan.training.schedules import decay, noise_level
 from gan.training.watch import Watch
 
 log = logging.getLogger(__name__)
 
-TERMS = ("loss_d", "loss_g", "d_real", "d_fake_before", "d_fake_after", "grad_norm_d", "grad_norm_g")
-"""What is measured at each step: both losses, without penalties; mean D(x); mean D(G(z)) before and after the
-discriminator's step; norms of both gradients."""
-GENERATOR_TERMS = ("loss_g", "d_fake_after", "grad_norm_g")
+TERMS = (
+    "loss_d",
+    "loss_g",
+    "penalty",
+    "d_real",
+    "d_fake_before",
+    "d_fake_after",
+    "saturated",
+    "z_spread",
+    "grad_norm_d",
+    "grad_norm_g",
+    "grad_norm_g_first",
+)
+"""What is measured at each step: both losses, without penalties; the weighted penalties; mean D(x); mean D(G(z)) before
+and after the discriminator's step; share of the discriminator's logits, real and generated, beyond ±`SATURATED_LOGIT`;
+spread of the generator's output across z (standard deviation, mean over pixels, in units of [-1, 1]); norms of both
+gradients, and of that at the generator's first block."""
+GENERATOR_TERMS = ("loss_g", "d_fake_after", "grad_norm_g", "grad_norm_g_first")
 """Those of them that only a generator step has."""
+
+SATURATED_LOGIT = 5.0
+"""A discriminator this sure, at 0.993, has little left to tell the generator."""
+START_LATENTS = 64
+"""Latents over which the untrained generator is measured."""
 
 Row = dict[str, float]
 """A point of the curves: `step`, `kimg`, and the mean of each term since the point before."""
@@ -41,11 +61,13 @@ Row = dict[str, float]
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run leaves: the generator, its moving average if there is one, and the curves."""
+    """What a run leaves: the generator, its moving average if there is one, the curves, and how it started."""
 
     generator: nn.Module
     average: nn.Module | None
     curves: list[Row]
+    start: Row
+    """Before the first step: `z_spread` and `grad_norm_g_first`."""
 
 
 def train(
@@ -54,6 +76,7 @@ def train(
     discriminator: nn.Module,  # likewise
     params: TrainParams,
     *,
+    first_block: nn.Module,  # of the generator: the layers that read z
     z_dim: int,  # dimensions of the latent z
     seed: int,  # root of all randomness
     device: torch.device,
@@ -77,7 +100,7 @@ def train(
     generator = generator.to(device).to(memory_format=torch.channels_last).train()
     discriminator = discriminator.to(device).to(memory_format=torch.channels_last).train()
     average = copy.deepcopy(generator).eval().requires_grad_(False) if params.ema_kimg else None
-    decay = average_decay(params.ema_kimg, batch_size * params.n_dis) if params.ema_kimg else 0.0
+    loss = LOSSES[params.loss]
     betas = (params.beta1, params.beta2)
     optimiser_g = torch.optim.Adam(generator.parameters(), lr=params.lr_g, betas=betas)
     optimiser_d = torch.optim.Adam(discriminator.parameters(), lr=params.lr_d, betas=betas)
@@ -97,6 +120,9 @@ def train(
     }
     if average is not None:
         modules["average"] = average
+
+    z = torch.randn(START_LATENTS, z_dim, generator=torch.Generator().manual_seed(derive_seed(seed, "start")))
+    start = measure_start(generator, discriminator, first_block, loss, z.to(device))
 
     state = load_checkpoint(recovery)
     if state is not None:
@@ -123,7 +149,11 @@ def train(
         return torch.randn(batch_size, z_dim, generator=stream, device=device)
 
     def discriminate(images: Tensor) -> Tensor:
-        logits: Tensor = discriminator(augment(images, params.augment, stream))
+        images = augment(images, params.augment, stream)
+        noise = noise_level(params.instance_noise, params.instance_noise_kimg, step * batch_size / 1000)
+        if noise:
+            images = images + noise * torch.randn(images.shape, generator=stream, device=device)
+        logits: Tensor = discriminator(images)
         return logits
 
     with Watch(events, step, total, batch_size) as watch:
@@ -135,43 +165,59 @@ def train(
                 ordered_epoch, order = epoch, epoch_order(len(images), seed, epoch)
             real = to_float(images[order[position * batch_size : (position + 1) * batch_size]], device)
             terms = measured[step % params.log_every]
-            if params.lr_decay == "cosine":
-                fall = (1 + math.cos(math.pi * step / total)) / 2
-                optimiser_g.param_groups[0]["lr"] = params.lr_g * fall
-                optimiser_d.param_groups[0]["lr"] = params.lr_d * fall
+            optimiser_g.param_groups[0]["lr"] = params.lr_g * decay(params.lr_decay_g, step / total, params.lr_end)
+            optimiser_d.param_groups[0]["lr"] = params.lr_d * decay(params.lr_decay_d, step / total, params.lr_end)
+            penalise = step % params.penalty_interval == 0
             step += 1
 
             # The discriminator learns to tell real from fake.
             generator_step = step % params.n_dis == 0
             with torch.set_grad_enabled(generator_step and not params.fresh_latents):
                 fake = generator(draw_latents())
-            real.requires_grad_(params.r1_gamma > 0)
-            real_logits, fake_logits = discriminate(real), discriminate(fake.detach())
+            real.requires_grad_(penalise and params.r1_gamma > 0)
+            shown = fake.detach().requires_grad_(penalise and params.r2_gamma > 0)
+            real_logits, fake_logits = discriminate(real), discriminate(shown)
             labels = draw_real_labels(params.real_label, real_logits, stream)
-            loss_d = discriminator_loss(real_logits, fake_logits, labels)
-            penalty = params.r1_gamma / 2 * r1_penalty(real_logits, real) if params.r1_gamma else 0.0
+            loss_d = loss.discriminator(real_logits, fake_logits, labels)
+            penalty = torch.zeros((), device=device)
+            if real.requires_grad:
+                penalty = penalty + params.r1_gamma / 2 * gradient_square(real_logits, real)
+            if shown.requires_grad:
+                penalty = penalty + params.r2_gamma / 2 * gradient_square(fake_logits, shown)
+            if penalise and params.gradient_penalty:
+                penalty = penalty + params.gradient_penalty * gradient_penalty(discriminate, real, shown, stream)
+            penalty = penalty * params.penalty_interval  # as much in all as if it were taken at each step
             optimiser_d.zero_grad()
             (loss_d + penalty).backward()
+            logits = torch.cat([real_logits, fake_logits]).detach()
             terms[TERMS.index("grad_norm_d")] = _gradient_norm(discriminator)
             optimiser_d.step()
             terms[TERMS.index("loss_d")] = loss_d.detach()
+            terms[TERMS.index("penalty")] = penalty.detach()
             terms[TERMS.index("d_real")] = real_logits.detach().sigmoid().mean()
             terms[TERMS.index("d_fake_before")] = fake_logits.detach().sigmoid().mean()
+            terms[TERMS.index("saturated")] = (logits.abs() > SATURATED_LOGIT).float().mean()
+            terms[TERMS.index("z_spread")] = _spread(shown)
 
             # The generator learns to be taken for real; the discriminator only passes the gradient on.
             if generator_step:
                 discriminator.requires_grad_(False)
                 fake_logits = discriminate(generator(draw_latents()) if params.fresh_latents else fake)
-                loss_g = generator_loss(fake_logits)
+                if params.loss == "relativistic":
+                    real_logits = discriminate(real.detach())
+                loss_g = loss.generator(fake_logits, real_logits.detach())
                 optimiser_g.zero_grad()
                 loss_g.backward()
                 terms[TERMS.index("grad_norm_g")] = _gradient_norm(generator)
+                terms[TERMS.index("grad_norm_g_first")] = _gradient_norm(first_block)
                 optimiser_g.step()
                 discriminator.requires_grad_(True)
                 terms[TERMS.index("loss_g")] = loss_g.detach()
                 terms[TERMS.index("d_fake_after")] = fake_logits.detach().sigmoid().mean()
                 if average is not None:
-                    update_average(average, generator, decay)
+                    seen = batch_size * params.n_dis
+                    ema = average_decay(params.ema_kimg, params.ema_rampup, step * batch_size, seen)
+                    update_average(average, generator, ema)
 
             row_due = step % params.log_every == 0 or step == total
             grid_due = step % params.grid_every == 0 or step == total
@@ -188,7 +234,26 @@ def train(
             if checkpoint_due:
                 checkpoint()
                 saved = time.monotonic()
-    return Trained(generator, average, curves)
+    return Trained(generator, average, curves, start)
+
+
+def measure_start(generator: nn.Module, discriminator: nn.Module, first_block: nn.Module, loss: Loss, z: Tensor) -> Row:
+    """Spread of the output across z, and the first block's gradient norm, of untrained networks; leaves no trace.
+
+    The discriminator stands in evaluation mode: batch norm, fed a batch that is nearly constant, would magnify what
+    little the images differ by, and so hide that they do not.
+    """
+    pair = {"generator": generator, "discriminator": discriminator, "first_block": first_block}
+    copies = copy.deepcopy(pair)  # in one, so that the first block's copy is the generator's
+    with torch.random.fork_rng(devices=[z.device] if z.device.type == "cuda" else []):
+        images = copies["generator"](z)
+        logits = copies["discriminator"].eval()(images)
+        loss.generator(logits, logits.detach()).backward()
+    return {"z_spread": float(_spread(images)), "grad_norm_g_first": float(_gradient_norm(copies["first_block"]))}
+
+
+def _spread(images: Tensor) -> Tensor:
+    return images.detach().std(0).mean()
 
 
 def _gradient_norm(network: nn.Module) -> Tensor:

@@ -41,14 +41,30 @@ def test_the_schema_and_params_yaml_hold_the_same_keys() -> None:
         (
             "data.source",
             "svhn",
-            "data.source: 'svhn' is not allowed: Input should be 'mnist-5k', 'mnist', 'idx' or 'folder'",
+            "data.source: 'svhn' is not allowed: Input should be 'mnist-5k', 'mnist', 'idx', 'celeba' or 'folder'",
         ),
         ("data.image_size", 33, "data.image_size: 33 is not a power of two from 32 to 256"),
         ("data.image_size", 512, "data.image_size: 512 is not a power of two from 32 to 256"),
         ("data.source", "folder", "data.path: null, but data.source folder reads a local folder; give its path"),
         ("data.path", "x", "data.path: 'x', but data.source mnist-5k is embedded and reads no path; use null"),
         ("data.checksum", "md5:12", "data.checksum: 'md5:12' is not allowed"),
-        ("data.checksum", "md5:" + "0" * 32, "data.checksum: a digest is of one archive, for data.source folder"),
+        ("data.checksum", "md5:" + "0" * 32, "data.checksum: a digest is of one archive, for data.source folder or"),
+        ("data.attribute", "Male", "data.attribute: 'Male', but only data.source celeba has attributes; use null"),
+        ("generator.name", "cspup", "data.image_size: 32, but generator.name cspup is for 64 or 128"),
+        ("discriminator.name", "avgpool", "data.image_size: 32, but discriminator.name avgpool is for 64 or 128"),
+        (
+            "discriminator.name",
+            "vanilla",
+            "discriminator.norm: batch, but discriminator.name vanilla has no batch norm",
+        ),
+        (
+            "generator.right_scale",
+            2,
+            "generator.right_scale: 2 is not allowed: Input should be less than or equal to 1",
+        ),
+        ("train.r2_gamma", 1.0, "discriminator.norm: batch, but train.r2_gamma asks for penalties on single images"),
+        ("train.gradient_penalty", 10.0, "discriminator.norm: batch, but train.gradient_penalty is on single images"),
+        ("evaluate.weights", "w.pth", "evaluate.weights: 'w.pth', but evaluate.extractor classifier reads none"),
         ("data.channels", 2, "data.channels: 2 is not allowed: Input should be 1 or 3"),
         ("data.test_fraction", 1.0, "data.test_fraction: 1.0 is not allowed: Input should be less than 1"),
         ("data.test_fraction", 0.97, "data.test_fraction: validation_fraction + test_fraction must leave images"),
@@ -70,6 +86,35 @@ def test_what_is_refused_is_named_in_one_line(key: str, value: Any, message: str
     with pytest.raises(InputError, match="^params: " + re.escape(message)) as error:
         check_params(changed(key, value))
     assert "\n" not in str(error.value)
+
+
+def test_labels_are_smoothed_only_where_the_loss_has_labels() -> None:
+    document = changed("train.loss", "hinge")
+    document["train"]["real_label"] = 0.9
+    with pytest.raises(
+        InputError, match=r"^params: train.real_label: 0.9, but train.loss hinge has no labels to smooth"
+    ):
+        check_params(document)
+
+
+def test_the_wasserstein_loss_needs_a_penalty() -> None:
+    document = changed("train.loss", "wasserstein")
+    check_params(document)  # with R1
+    document["train"]["r1_gamma"] = 0
+    with pytest.raises(
+        InputError, match=r"^params: train.gradient_penalty: 0, but train.loss wasserstein needs a penalty"
+    ):
+        check_params(document)
+
+
+def test_a_latent_of_one_dimension_cannot_be_split() -> None:
+    document = changed("generator.name", "cspup")
+    document["generator"]["z_dim"] = 1
+    document["data"]["image_size"] = 64
+    with pytest.raises(
+        InputError, match=r"^params: generator.z_dim: 1, but generator.name cspup splits z in two halves"
+    ):
+        check_params(document)
 
 
 @pytest.mark.parametrize("key", ["seed", "train", "train.lr_g"])

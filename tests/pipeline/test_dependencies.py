@@ -68,4 +68,4 @@ def test_a_stage_reads_the_parameters_that_dvc_yaml_names_and_no_others(stage: s
 def test_every_stage_is_called_as_its_module() -> None:
     for name, stage in STAGES.items():
         commands: Any = stage["cmd"]
-        assert commands == f"python -m stages.{name}"
+        assert commands == f"exec python -m stages.{name}"

@@ -158,11 +158,13 @@ def test_inputs_that_change_while_a_stage_runs_fail_it(project: Project) -> None
 
 def test_an_experiment_runs_by_name_and_leaves_the_working_tree_alone(project: Project) -> None:
     (project.path / "experiments.yaml").write_text(
-        "tiny-vanilla:\n  about: for this test\n  set:\n    generator.name: vanilla\n    train.lr_d: 1e-4\n"
+        "tiny-vanilla:\n  about: for this test\n  set:\n    generator.name: vanilla\n"
+        "    discriminator.norm: none\n    train.lr_d: 1e-4\n"
     )
-    output = project.run("python", "-m", "flows.experiment", "tiny-vanilla")
-    command = "dvc --wait-for-lock exp run --temp --name tiny-vanilla"
-    assert output.splitlines()[0] == f"{command} --set-param generator.name=vanilla --set-param train.lr_d=0.0001"
+    output = project.run("python", "-m", "flows.experiment", "tiny-vanilla", "train.n_dis=2")
+    command = "dvc --wait-for-lock exp run --temp --name tiny-vanilla --set-param generator.name=vanilla "
+    command += "--set-param discriminator.norm=none --set-param train.lr_d=0.0001 --set-param train.n_dis=2"
+    assert output.splitlines()[0] == command
     assert project.run("git", "status", "--porcelain") == " M experiments.yaml\n"
     shown = json.loads(project.run("dvc", "exp", "show", "--json"))
     (experiment,) = next(row for row in shown if row["experiments"])["experiments"]
@@ -170,6 +172,7 @@ def test_an_experiment_runs_by_name_and_leaves_the_working_tree_alone(project: P
     data = experiment["revs"][0]["data"]
     assert data["params"]["params.yaml"]["data"]["generator"]["name"] == "vanilla"
     assert data["params"]["params.yaml"]["data"]["train"]["lr_d"] == 1e-4
+    assert data["params"]["params.yaml"]["data"]["train"]["n_dis"] == 2
     assert data["metrics"]["results/scores.json"]["data"]["inception_score"] > 0
     # TensorBoard's events of a temporary run are where `tensorboard --logdir runs` finds them.
     assert any(folder.name.startswith("tiny-vanilla-") for folder in (project.path / "runs").iterdir())
@@ -186,6 +189,7 @@ def test_an_experiment_runs_by_name_and_leaves_the_working_tree_alone(project: P
     [
         (["mnist"], "experiment: no experiment is named 'mnist'; experiments.yaml has mnist-quick, "),
         ([], "experiment: give one name of experiments.yaml"),
+        (["mnist-quick", "--queue"], "experiment: '--queue' is not KEY=VALUE"),
     ],
 )
 def test_a_wrong_experiment_name_is_refused(arguments: list[str], message: str, project: Project) -> None:

@@ -1,13 +1,18 @@
-"""A small set of prepared images, and parameters to match."""
+"""A small set of prepared images, generators as training leaves them, and parameters to match."""
 
+import json
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gan.data.packed import Manifest, write_manifest, write_split
+from gan.data.packed import Manifest, write_manifest
+from gan.networks.build import build_generator, initialise, save_generator
 from gan.params import Params, check_params, load_params
-from stages.layout import PREPARED
+from stages.layout import CURVES, PREPARED, RESULTS, TRAINED, TRAINING_SUMMARY
+from tests.gan.data.packed_split import write_split
 
 ROOT = Path(__file__).parents[2]
 CLASSES = ["corner, top", "middle", "corner, bottom"]
@@ -36,10 +41,32 @@ def write_prepared(classes: list[str] | None = CLASSES, **counts: int) -> None:
     write_manifest(PREPARED, Manifest("folder", {"a.zip": "0" * 32}, 32, 1, None, "bicubic", classes, splits))
 
 
+def write_trained(steps: Sequence[int] = (10, 20)) -> None:
+    """Write into the current folder what the stage `train` leaves: tiny kept generators, curves and their summary."""
+    architecture: dict[str, Any] = {
+        "name": "vanilla", "z_dim": 4, "base": 1, "hidden": [8], "block": "plain", "image_size": 32, "channels": 1,
+    }  # fmt: skip
+    for seed, (step, name) in enumerate(product(steps, ("generator", "generator_ema"))):
+        folder = TRAINED / "kept" / f"{step:08}"
+        folder.mkdir(parents=True, exist_ok=True)
+        generator = build_generator(**architecture)
+        initialise(generator, "normal", 0.5, 1.0, seed)
+        save_generator(folder / f"{name}.safetensors", generator, architecture)
+    RESULTS.mkdir(exist_ok=True)
+    columns = (
+        "step", "kimg", "loss_d", "loss_g", "d_real", "d_fake_before", "d_fake_after", "saturated", "z_spread",
+        "grad_norm_d", "grad_norm_g", "grad_norm_g_first",
+    )  # fmt: skip
+    rows = [f"{step},{step * 0.05:g},0.6,0.9,0.6,0.4,0.3,0,0.4,,1,1" for step in range(1, 21)]
+    CURVES.write_text("\n".join([",".join(columns), *rows, ""]))
+    summary = {"steps": 20, "kimg": 1.0, "loss_d": 0.6, "z_spread_initial": 0.1, "grad_norm_g_first_initial": 1.0}
+    TRAINING_SUMMARY.write_text(json.dumps(summary))
+
+
 def small_params(**evaluate: Any) -> Params:
     """The project's parameters with a short training; `evaluate` overrides keys of that section."""
     document = load_params(ROOT / "params.yaml").model_dump()
-    document["reference"] = {"epochs": 3, "batch_size": 8, "lr": 0.002}
-    document["evaluate"] |= evaluate
+    document["reference"] = {"images": 1000, "epochs": 3, "batch_size": 8, "lr": 0.002}
+    document["evaluate"] |= {"trajectory": 20} | evaluate
     document["hardware"] |= {"device": "cpu", "threads": 1}
     return check_params(document)

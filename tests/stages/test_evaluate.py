@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,22 @@ from PIL import Image
 
 from gan.data.packed import file_md5, read_images
 from gan.errors import InputError
-from gan.metrics import inception_score, nearest
+from gan.metrics import feature_statistics, frechet_distance, inception_score, nearest
 from stages.evaluate import evaluate
-from stages.layout import EVALUATION_FIGURES, PREPARED, REFERENCE, SAMPLES, SCORES
+from stages.layout import (
+    CURVES,
+    EVALUATION_FIGURES,
+    PREPARED,
+    REFERENCE,
+    REFERENCE_SCORES,
+    SAMPLES,
+    SCORES,
+    TRAINED,
+    TRAINING_SUMMARY,
+)
 from stages.reference import reference
-from tests.stages.small_run import CLASSES, marked_squares, small_params, write_prepared
+from tests.gan.metrics.squeezenet_weights import write_random_weights
+from tests.stages.small_run import CLASSES, marked_squares, small_params, write_prepared, write_trained
 
 
 @pytest.fixture(autouse=True)
@@ -21,15 +33,22 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def write_samples(images: np.ndarray) -> None:
+def write_samples(images: np.ndarray, ema: bool = True) -> None:
     SAMPLES.mkdir(parents=True, exist_ok=True)
     np.save(SAMPLES / "images.npy", images)
-    manifest = {"count": len(images), "seed": 7, "ema": True, "generator_md5": "a" * 32}
+    manifest = {"count": len(images), "seed": 7, "ema": ema, "generator_md5": "a" * 32}
     (SAMPLES / "manifest.json").write_text(json.dumps(manifest))
 
 
-def scores_of(images: np.ndarray, **parameters: Any) -> dict[str, Any]:
-    write_samples(images)
+def trajectory() -> list[dict[str, float]]:
+    with (EVALUATION_FIGURES / "trajectory.csv").open(newline="") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def scores_of(images: np.ndarray, ema: bool = True, **parameters: Any) -> dict[str, Any]:
+    write_samples(images, ema)
+    if not TRAINED.exists():
+        write_trained()
     evaluate(small_params(**parameters))
     scores: dict[str, Any] = json.loads(SCORES.read_text())
     return scores
@@ -40,33 +59,39 @@ def test_scores_with_their_protocol() -> None:
     reference(small_params())
     scores = scores_of(marked_squares(64, 9)[0], splits=2)
     assert list(scores) == [
+        "verdict",
         "inception_score",
         "inception_score_std",
         "classifier-FD",
+        "feature_diversity",
         "rarest_class",
         "class_divergence",
+        "best_kimg",
+        "best_distance",
         "neighbour_distance",
         "class_shares",
         "protocol",
     ]
-    assert all(isinstance(value, list | float) for value in scores.values())
+    assert all(isinstance(value, list | float) for name, value in scores.items() if name != "verdict")
     assert sum(scores["class_shares"]) == pytest.approx(1, abs=1e-5)
     assert scores["rarest_class"] == min(scores["class_shares"])
     (protocol,) = scores["protocol"]
     versions = protocol.pop("versions")
-    assert sorted(versions) == ["numpy", "scipy", "torch"]
+    assert sorted(versions) == ["numpy", "scipy", "torch", "torchvision"]
     assert protocol == {
         "extractor": "classifier",
         "weights_md5": file_md5(REFERENCE / "classifier.safetensors"),
         "real_split": "train",
         "real_images": 90,
         "generated_images": 64,
+        "trajectory_images": 20,
         "image_size": 32,
         "crop": None,
         "resize": "bicubic",
         "inception_score_splits": 2,
         "neighbour_samples": 10,
         "neighbour_split": "train",
+        "neighbour_images": 90,
         "seed": 7,
     }
 
@@ -81,11 +106,14 @@ def test_scores_tell_good_samples_from_bad() -> None:
     assert good["inception_score"] > 1.5
     assert collapsed["inception_score"] == pytest.approx(1, abs=1e-5)
     assert good["classifier-FD"] < collapsed["classifier-FD"] / 5
+    assert 0.8 < good["feature_diversity"] < 1.2
+    assert collapsed["feature_diversity"] < 1e-3
     assert good["class_divergence"] < 0.05 < collapsed["class_divergence"]
     assert collapsed["rarest_class"] == 0
 
     exactly = scores_of(np.array(read_images(PREPARED, "train")))
     assert exactly["classifier-FD"] == pytest.approx(0, abs=1e-6)
+    assert exactly["feature_diversity"] == pytest.approx(1, abs=1e-5)
     assert exactly["class_divergence"] < 0.01
 
 
@@ -94,7 +122,12 @@ def test_figures() -> None:
     reference(small_params())
     samples = marked_squares(64, 9)[0]
     scores = scores_of(samples)
-    assert sorted(file.name for file in EVALUATION_FIGURES.iterdir()) == ["classes.csv", "neighbours.png"]
+    assert sorted(file.name for file in EVALUATION_FIGURES.iterdir()) == [
+        "classes.csv",
+        "diagnosis.json",
+        "neighbours.png",
+        "trajectory.csv",
+    ]
 
     with (EVALUATION_FIGURES / "classes.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -126,9 +159,10 @@ def test_without_an_extractor_looks_for_copies_only() -> None:
     write_prepared(None, train=20)
     reference(small_params(extractor="none"))
     scores = scores_of(marked_squares(64, 9)[0], extractor="none")
-    assert list(scores) == ["neighbour_distance", "protocol"]
-    assert scores["protocol"][0]["weights_md5"] is None
-    assert [file.name for file in EVALUATION_FIGURES.iterdir()] == ["neighbours.png"]
+    assert list(scores) == ["verdict", "neighbour_distance", "protocol"]
+    (protocol,) = scores["protocol"]
+    assert (protocol["weights_md5"], protocol["real_images"], protocol["trajectory_images"]) == (None, None, 0)
+    assert sorted(file.name for file in EVALUATION_FIGURES.iterdir()) == ["diagnosis.json", "neighbours.png"]
 
 
 def test_a_class_that_the_real_split_lacks_is_named() -> None:
@@ -155,3 +189,118 @@ def test_the_score_of_the_samples_is_the_inception_score_of_their_probabilities(
     _, probabilities = classifier.features_and_probabilities(samples)
     expected = inception_score(probabilities, 4)
     assert (scores["inception_score"], scores["inception_score_std"]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_scores_of_unlabelled_images_by_squeezenet() -> None:
+    write_prepared(None, train=64, test=20)
+    write_random_weights(Path("mine.pth"))
+    parameters: dict[str, Any] = {"extractor": "squeezenet1_1", "weights": "mine.pth", "trajectory": 3}
+    reference(small_params(**parameters))
+    training = np.array(read_images(PREPARED, "train"))
+    scores = scores_of(training, **parameters)
+    assert list(scores) == [
+        "verdict",
+        "squeezenet-FD",
+        "feature_diversity",
+        "best_kimg",
+        "best_distance",
+        "neighbour_distance",
+        "protocol",
+    ]
+    assert scores["squeezenet-FD"] == pytest.approx(0, abs=1e-6)
+    assert scores["feature_diversity"] == pytest.approx(1, abs=1e-5)
+    (protocol,) = scores["protocol"]
+    assert protocol["extractor"] == "squeezenet1_1"
+    assert protocol["weights_md5"] == file_md5(REFERENCE / "squeezenet1_1.safetensors")
+    assert (protocol["real_images"], protocol["generated_images"], protocol["trajectory_images"]) == (64, 64, 3)
+    assert "classes.csv" not in [file.name for file in EVALUATION_FIGURES.iterdir()]
+
+    collapsed = scores_of(np.repeat(training[:1], 64, axis=0), **parameters)
+    assert collapsed["squeezenet-FD"] > scores["squeezenet-FD"]
+    assert collapsed["feature_diversity"] < 1e-3
+
+
+@pytest.mark.parametrize("ema", [True, False])
+def test_the_course_of_training_is_that_of_the_kept_generators(ema: bool) -> None:
+    from gan.device import open_device
+    from gan.metrics.classifier import load_classifier
+    from gan.networks.build import load_generator
+    from gan.sampling import draw_latents, generate
+    from gan.seeds import derive_seed
+
+    write_prepared(train=90, test=40)
+    reference(small_params())
+    scores = scores_of(marked_squares(64, 9)[0], ema=ema, trajectory=150)
+    course = trajectory()
+    assert [(row["step"], row["kimg"]) for row in course] == [(10, 0.5), (20, 1.0)]
+
+    device = open_device("cpu", 1, True)
+    classifier = load_classifier(REFERENCE / "classifier.safetensors", device)
+    latents = draw_latents(150, 4, derive_seed(7, "trajectory"))
+    with np.load(REFERENCE / "train_statistics.npz") as file:
+        real = file["mean"], file["cov"]
+    for step, row in zip((10, 20), course, strict=True):
+        name = "generator_ema" if ema else "generator"
+        generator, _ = load_generator(TRAINED / f"kept/{step:08}/{name}.safetensors", device)
+        (images,) = generate(generator, latents, 150, device)
+        features, _ = classifier.features_and_probabilities(images)
+        expected = frechet_distance(*feature_statistics(features), *real)
+        assert row["distance"] == pytest.approx(expected, rel=1e-4)
+    best = min(course, key=lambda row: row["distance"])
+    assert (scores["best_kimg"], scores["best_distance"]) == (best["kimg"], best["distance"])
+
+
+def test_the_course_of_training_takes_fewer_images_than_features() -> None:
+    write_prepared(train=90, test=40)
+    reference(small_params())
+    scores_of(marked_squares(64, 9)[0], trajectory=2)
+    assert all(row["distance"] > 0 for row in trajectory())
+
+
+@pytest.mark.parametrize(("count", "steps", "rows"), [(0, (10, 20), None), (20, (), 0)])
+def test_without_a_course_of_training(count: int, steps: tuple[int, ...], rows: int | None) -> None:
+    write_prepared(train=90, test=40)
+    reference(small_params())
+    write_trained(steps)
+    TRAINED.mkdir(exist_ok=True)
+    scores = scores_of(marked_squares(64, 9)[0], trajectory=count)
+    assert "best_kimg" not in scores
+    assert (EVALUATION_FIGURES / "trajectory.csv").exists() == (rows is not None)
+    if rows is not None:
+        assert len(trajectory()) == rows
+
+
+def test_the_verdict_is_the_diagnosis_of_the_runs_numbers() -> None:
+    from dataclasses import asdict
+
+    from gan.diagnosis import Run, diagnose
+
+    write_prepared(train=90, test=40)
+    reference(small_params())
+    scores = scores_of(marked_squares(64, 9)[0])
+    with CURVES.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    summary = json.loads(TRAINING_SUMMARY.read_text())
+    expected = diagnose(
+        Run(
+            curves={name: np.array([float(row[name] or "nan") for row in rows]) for name in rows[0]},
+            initial_z_spread=summary["z_spread_initial"],
+            initial_grad_norm_g_first=summary["grad_norm_g_first_initial"],
+            trajectory=[(row["kimg"], row["distance"]) for row in trajectory()],
+            distance=scores["classifier-FD"],
+            floor=json.loads(REFERENCE_SCORES.read_text())["floor_classifier-FD"],
+            diversity=scores["feature_diversity"],
+        )
+    )
+    written = json.loads((EVALUATION_FIGURES / "diagnosis.json").read_text())
+    assert written == json.loads(json.dumps(asdict(expected)))
+    assert scores["verdict"] == written["verdict"]
+
+
+def test_a_collapsed_run_is_called_by_its_name() -> None:
+    write_prepared(train=90, test=40)
+    reference(small_params())
+    write_trained()
+    CURVES.write_text(re.sub(r",0\.4,,1,1\n", ",0.0001,,1,1\n", CURVES.read_text()))
+    scores = scores_of(np.full((64, 32, 32, 1), 128, np.uint8))
+    assert scores["verdict"] == "generator collapsed"

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from tests.gan.data.celeba_files import write_celeba
+
 ROOT = Path(__file__).parents[2]
 MNIST = ROOT / "../shared/data/mnist"
 
@@ -86,6 +88,9 @@ def bad_inputs(workplace: Path) -> dict[str, tuple[dict[str, object], str]]:
     (workplace / "empty").mkdir()
     with zipfile.ZipFile(workplace / "outside.zip", "w") as archive:
         archive.writestr("../outside.png", b"")
+    write_celeba(workplace / "faces", 20)
+    write_celeba(workplace / "partition", 20)
+    (workplace / "partition/list_eval_partition.txt").write_text("000001.jpg 0\n000002.jpg train\n")
     return {
         "missing path": ({"source": "idx", "path": "nowhere"}, "data.path: nowhere: no such folder"),
         "checksum": (
@@ -97,11 +102,37 @@ def bad_inputs(workplace: Path) -> dict[str, tuple[dict[str, object], str]]:
         "truncated": ({"source": "idx", "path": "truncated"}, "the archive is cut short"),
         "no images": ({"source": "folder", "path": "empty"}, "holds no images"),
         "outside": ({"source": "folder", "path": "outside.zip"}, "leads out of the archive's folder"),
+        "part": ({"source": "celeba", "path": "faces"}, "set data.checksum to null to use a part of CelebA"),
+        "partition": (
+            {"source": "celeba", "path": "partition", "checksum": None},
+            "partition/list_eval_partition.txt, line 2: '000002.jpg train' is not an image's name and its split",
+        ),
+        "offline": ({"source": "celeba"}, "list_eval_partition.txt: the connection failed (ProxyError); try again"),
     }
 
 
-@pytest.mark.parametrize("case", ["missing path", "checksum", "labels", "magic", "truncated", "no images", "outside"])
-def test_bad_input_is_one_line_and_leaves_what_was_there(workplace: Path, case: str) -> None:
+@pytest.mark.parametrize(
+    "case",
+    [
+        "missing path",
+        "checksum",
+        "labels",
+        "magic",
+        "truncated",
+        "no images",
+        "outside",
+        "part",
+        "partition",
+        "offline",
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_what_was_there(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
     previous = workplace / "data/raw"
     previous.mkdir(parents=True)
     (previous / "precious").write_text("fetched before")
@@ -110,9 +141,10 @@ def test_bad_input_is_one_line_and_leaves_what_was_there(workplace: Path, case: 
     done = run(workplace, **data)
 
     assert done.returncode == 1
-    assert done.stderr.startswith("fetch: ")
-    assert done.stderr.count("\n") == 1
-    assert message in done.stderr
+    lines = done.stderr.splitlines()
+    assert lines[-1].startswith("fetch: ")
+    assert message in lines[-1]
+    assert lines[:-1] == (["fetching list_eval_partition.txt from Google Drive"] if case == "offline" else [])
     assert contents(workplace / "data") == {"raw/precious": b"fetched before"}
     assert [file.name for file in (workplace / "data").iterdir()] == ["raw"]
     assert not (workplace.parent / "outside.png").exists()

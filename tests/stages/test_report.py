@@ -7,22 +7,32 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from gan.data.packed import Manifest, write_manifest, write_split
+from gan.data.packed import Manifest, read_manifest, write_manifest
 from gan.figures.grid import save_animation, save_png, tile
-from gan.params import load_params
+from gan.params import check_params, load_params
 from stages import layout
 from stages.report import report
+from tests.gan.data.packed_split import write_split
 
 ROOT = Path(__file__).parents[2]
 CURVES = (
-    "step", "kimg", "loss_d", "loss_g", "d_real", "d_fake_before", "d_fake_after", "grad_norm_d", "grad_norm_g",
+    "step", "kimg", "loss_d", "loss_g", "d_real", "d_fake_before", "d_fake_after", "saturated", "z_spread",
+    "grad_norm_d", "grad_norm_g", "grad_norm_g_first",
 )  # fmt: skip
+DIAGNOSIS = {
+    "verdict": "still improving",
+    "rule": "The distance fell by more than 15 %.",
+    "evidence": ["it fell by 30 %", "Fréchet distance 12.3"],
+    "explanation": "It was too early.",
+    "advice": "Double train.epochs.",
+}
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 REPORT = layout.REPORT / "index.html"
 
@@ -62,17 +72,24 @@ def make_run() -> None:
     save_png(layout.SAMPLE_FIGURES / "interpolation.png", tile(images, 8))
     save_animation(layout.SAMPLE_FIGURES / "training.png", [tile(images[:9], 3), tile(images[9:18], 3)], 0.2)
     save_png(layout.EVALUATION_FIGURES / "neighbours.png", tile(images[:20], 10))
-    curves = [(step, step / 10, *random.uniform(0.1, 1, 7)) for step in range(1, 101)]
-    write_csv(layout.CURVES, CURVES, [*curves, (101, 10.1, *[""] * 7)])
+    curves = [(step, step / 10, *random.uniform(0.1, 1, 10)) for step in range(1, 101)]
+    write_csv(layout.CURVES, CURVES, [*curves, (101, 10.1, *[""] * 10)])
     write_csv(
         layout.EVALUATION_FIGURES / "classes.csv",
         ("class", "share_samples", "share_real"),
         [(name, 0.1, 0.1) for name in names],
     )
+    write_json(layout.EVALUATION_FIGURES / "diagnosis.json", DIAGNOSIS)
+    write_csv(
+        layout.EVALUATION_FIGURES / "trajectory.csv",
+        ("step", "kimg", "distance"),
+        [(25 * step, 2.5 * step, 50 / step) for step in range(1, 5)],
+    )
     write_json(layout.TRAINING_SUMMARY, {"steps": 101, "kimg": 10.1, "loss_d": 0.6})
     write_json(
         layout.SCORES,
         {
+            "verdict": "still improving",
             "inception_score": 8.31,
             "inception_score_std": 0.12,
             "classifier-FD": 12.3,
@@ -97,10 +114,11 @@ def digests(folder: Path) -> dict[str, str]:
 def test_the_report_is_written_and_named(run: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     report(load_params(run / "params.yaml"))
-    assert sorted(digests(layout.REPORT)) == ["classes.png", "curves.png", "index.html", "summary.txt"]
+    assert sorted(digests(layout.REPORT)) == ["classes.png", "curves.png", "distance.png", "index.html", "summary.txt"]
     assert (layout.REPORT / "summary.txt").read_text() == caplog.messages[-1] + "\n"
     assert caplog.messages[-1] == (
-        "report: results/report/index.html  Inception Score 8.31 ± 0.12 (real 9.50)  classifier-FD 12.3 (real 0.84)"
+        "report: results/report/index.html  Inception Score 8.31 ± 0.12 (real 9.50)  classifier-FD 12.3 (real 0.84)\n"
+        "verdict: still improving. Next: Double train.epochs."
     )
 
 
@@ -114,10 +132,15 @@ def test_digests_on_the_page_are_those_of_the_files(run: Path) -> None:
         "results/samples/training.png",
         "results/evaluation/neighbours.png",
         "results/evaluation/classes.csv",
+        "results/evaluation/diagnosis.json",
+        "results/evaluation/trajectory.csv",
+        "results/reference.json",
         "results/report/curves.png",
+        "results/report/distance.png",
         "results/report/classes.png",
         "results/curves.csv",
         "results/scores.json",
+        "results/train.json",
         "data/prepared/train.npy",
     }
     for md5, name in found.items():
@@ -142,14 +165,37 @@ def test_another_process_writes_the_same_bytes_without_torch(run: Path) -> None:
     assert str(run) not in REPORT.read_text()
 
 
-def test_a_run_without_labels_is_reported_too(run: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+def report_unlabelled(folder: Path, extractor: str, scores: dict[str, Any], reference: dict[str, Any]) -> None:
+    """A run on unlabelled images, scored as given."""
     (layout.EVALUATION_FIGURES / "classes.csv").unlink()
-    write_json(layout.SCORES, {"neighbour_distance": 38.2, "protocol": [{"extractor": "none"}]})
-    write_json(layout.REFERENCE_SCORES, {})
-    report(load_params(run / "params.yaml"))
+    write_json(layout.SCORES, {"verdict": "still improving", **scores, "protocol": [{"extractor": extractor}]})
+    write_json(layout.REFERENCE_SCORES, reference)
+    manifest = read_manifest(layout.PREPARED)
+    write_manifest(layout.PREPARED, replace(manifest, classes=None))
+    document = load_params(folder / "params.yaml").model_dump()
+    document["evaluate"]["extractor"] = extractor
+    report(check_params(document))
+
+
+@pytest.mark.parametrize("header_only", [True, False])
+def test_a_run_without_an_extractor_is_reported_too(run: Path, header_only: bool) -> None:
+    if header_only:
+        write_csv(layout.EVALUATION_FIGURES / "trajectory.csv", ("step", "kimg", "distance"), [])
+    else:
+        (layout.EVALUATION_FIGURES / "trajectory.csv").unlink()
+    report_unlabelled(run, "none", {"neighbour_distance": 38.2}, {})
     assert sorted(digests(layout.REPORT)) == ["curves.png", "index.html", "summary.txt"]
-    assert caplog.messages[-1].endswith("Distance to the nearest training image 38.2")
+    line, _ = (layout.REPORT / "summary.txt").read_text().splitlines()
+    assert line.endswith("Distance to the nearest training image 38.2")
+
+
+def test_a_run_on_photographs_is_reported_with_its_own_distance(run: Path) -> None:
+    scores = {"squeezenet-FD": 21.3, "feature_diversity": 0.87, "neighbour_distance": 38.2}
+    report_unlabelled(run, "squeezenet1_1", scores, {"floor_squeezenet-FD": 0.52})
+    assert sorted(digests(layout.REPORT)) == ["curves.png", "distance.png", "index.html", "summary.txt"]
+    line, _ = (layout.REPORT / "summary.txt").read_text().splitlines()
+    assert line == "report: results/report/index.html  squeezenet-FD 21.3 (real 0.52)"
+    assert "Inception" not in REPORT.read_text()
 
 
 def test_the_last_report_goes_with_its_figures(run: Path) -> None:
@@ -182,6 +228,6 @@ def test_a_browser_shows_every_image_and_nothing_sticks_out(run: Path, width: in
     found = re.search(r'\{"probe".*?\}', shown)
     assert found
     measured = json.loads(found[0])
-    assert len(measured["widths"]) == 7
+    assert len(measured["widths"]) == 8
     assert min(measured["widths"]) > 0
     assert measured["sticksOut"] <= 0

@@ -72,13 +72,14 @@ def open_images(folder: Path) -> Collection:
     images = [image for pair in pairs.values() for image in pair[0]]
     values = np.concatenate([labels for _, labels in pairs.values()])
     present, labels = np.unique(values, return_inverse=True)
+    positions, train = np.arange(len(images)), len(pairs["train"][0])
 
     return Collection(
         names=[f"{pair}/{index}" for pair, (_, values) in pairs.items() for index in range(len(values))],
         labels=labels.astype(np.int64),
         classes=[str(value) for value in present],
-        official_test=len(pairs["train"][0]) if "t10k" in pairs else None,
         read=lambda index: images[index],
+        official_splits={"train": positions[:train], "test": positions[train:]} if "t10k" in pairs else {},
     )
 
 

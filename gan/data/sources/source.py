@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,9 @@ from gan.data.packed import Labels
 from gan.errors import InputError
 
 RECORD = "source.json"
+
+Indices = NDArray[np.int64]
+"""Positions in a collection."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +40,12 @@ class Collection:
     """Class of each image, an index into `classes`; null: unlabelled."""
     classes: Sequence[str] | None
     """Class names, in label order."""
-    official_test: int | None
-    """The source's official test split starts at this image and goes to the end; null: it has none."""
     read: Callable[[int], bytes | NDArray[np.uint8]]
     """The image at a position: an encoded file, or grey pixels, H×W. Raises UnreadableError."""
+    official_splits: Mapping[str, Indices] = field(default_factory=dict)
+    """The source's own splits, by name; `train` is one of them, unless there are none."""
+    published_images: int | None = None
+    """How many images the whole source holds, of which this may be a part; null: there is no such whole."""
 
 
 class UnreadableError(Exception):

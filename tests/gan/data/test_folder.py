@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from gan.data.fetching import fetch_source
+from gan.data.sources import archive as archive_module
 from gan.data.sources import folder as folder_source
 from gan.data.sources.source import Request, UnreadableError, read_record
 from gan.errors import InputError
@@ -172,14 +173,14 @@ def test_an_encrypted_archive_is_refused(tmp_path: Path) -> None:
 def test_a_zip_bomb_is_refused(tmp_path: Path) -> None:
     source = tmp_path / "m.zip"
     with zipfile.ZipFile(source, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        archive.writestr("a.png", bytes(folder_source.MAX_IMAGE_BYTES + 1))
+        archive.writestr("a.png", bytes(archive_module.MAX_IMAGE_BYTES + 1))
     assert source.stat().st_size < 2**21
     with pytest.raises(InputError, match=r"'a\.png' unpacks to 268435457 bytes; an image may have 268435456"):
         fetch(source, tmp_path / "raw")
 
 
 def test_an_image_file_may_be_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder_source, "MAX_IMAGE_BYTES", 10)
+    monkeypatch.setattr(archive_module, "MAX_IMAGE_BYTES", 10)
     with pytest.raises(InputError, match=r"a\.png: larger than the 10 bytes allowed for one image"):
         fetch(write_tree(tmp_path / "mine", "a.png"), tmp_path / "raw")
 

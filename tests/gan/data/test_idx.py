@@ -50,7 +50,8 @@ def test_a_folder_is_copied_as_it_is_and_read(tmp_path: Path, images: NDArray[np
     assert set(read_record(tmp_path / "raw").files) == {file.name for file in (tmp_path / "mine").iterdir()}
     collection = idx.open_images(tmp_path / "raw")
     assert collection.names == ["train/0", "train/1", "train/2", "train/3", "train/4", "t10k/0", "t10k/1"]
-    assert collection.official_test == 5
+    official = {split: indices.tolist() for split, indices in collection.official_splits.items()}
+    assert official == {"train": [0, 1, 2, 3, 4], "test": [5, 6]}
     assert collection.classes == ["0", "1", "2"]
     assert collection.labels is not None
     assert collection.labels.tolist() == [0, 1, 0, 1, 2, 2, 0]
@@ -62,7 +63,7 @@ def test_the_test_pair_may_be_missing(tmp_path: Path, images: NDArray[np.uint8])
     write_pair(tmp_path / "mine", "train", images, [3, 7, 3, 7, 3])
     fetch(tmp_path / "mine", tmp_path / "raw")
     collection = idx.open_images(tmp_path / "raw")
-    assert collection.official_test is None
+    assert not collection.official_splits
     assert collection.classes == ["3", "7"]
     assert collection.labels is not None
     assert collection.labels.tolist() == [0, 1, 0, 1, 0]

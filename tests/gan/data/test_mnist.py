@@ -58,7 +58,8 @@ def test_all_of_mnist_by_its_path(tmp_path: Path) -> None:
     fetch(MNIST, tmp_path / "raw")
     assert read_record(tmp_path / "raw").files == mnist.ARCHIVES
     collection = idx.open_images(tmp_path / "raw")
-    assert collection.official_test == 60_000
+    official = {split: (indices[0], indices[-1]) for split, indices in collection.official_splits.items()}
+    assert official == {"train": (0, 59_999), "test": (60_000, 69_999)}
     assert len(collection.names) == 70_000
     assert collection.classes == list("0123456789")
     assert collection.labels is not None

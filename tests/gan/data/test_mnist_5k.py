@@ -36,7 +36,7 @@ def test_there_are_500_genuine_digits_a_class(tmp_path: Path) -> None:
     assert read_record(tmp_path / "raw").files == {"mnist_5k.csv.gz": mnist_5k.MD5}
     collection = mnist_5k.open_images(tmp_path / "raw")
     assert len(collection.names) == 5000
-    assert collection.official_test is None
+    assert not collection.official_splits
     assert collection.classes == list("0123456789")
     assert collection.labels is not None
     assert np.bincount(collection.labels).tolist() == [500] * 10

@@ -14,8 +14,8 @@ from gan.data.packed import (
     read_labels,
     read_manifest,
     write_manifest,
-    write_split,
 )
+from tests.gan.data.packed_split import write_split
 
 
 @pytest.mark.parametrize("count", [0, 1, 12_345])

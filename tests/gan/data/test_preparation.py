@@ -96,7 +96,7 @@ def test_splits_do_not_overlap_and_classes_keep_their_share(
     labels: list[int], validation: float, test: float, seed: int
 ) -> None:
     array = np.array(labels)
-    splits = split_indices(len(labels), array, None, validation_fraction=validation, test_fraction=test, seed=seed)
+    splits = split_indices(len(labels), array, {}, validation_fraction=validation, test_fraction=test, seed=seed)
     together = np.concatenate(list(splits.values()))
     assert sorted(together.tolist()) == list(range(len(labels)))
     assert len(splits["validation"]) == round(validation * len(labels))
@@ -109,7 +109,7 @@ def test_splits_do_not_overlap_and_classes_keep_their_share(
 
 def test_splits_follow_the_seed() -> None:
     def train(seed: int) -> list[int]:
-        splits = split_indices(100, None, None, validation_fraction=0.1, test_fraction=0.2, seed=seed)
+        splits = split_indices(100, None, {}, validation_fraction=0.1, test_fraction=0.2, seed=seed)
         return [int(index) for index in splits["train"]]
 
     assert train(1) == train(1)
@@ -119,7 +119,7 @@ def test_splits_follow_the_seed() -> None:
 
 def test_any_beginning_of_a_split_holds_every_class() -> None:
     labels = np.repeat(np.arange(10), 500)
-    splits = split_indices(5000, labels, None, validation_fraction=0.05, test_fraction=0.1, seed=0)
+    splits = split_indices(5000, labels, {}, validation_fraction=0.05, test_fraction=0.1, seed=0)
     for name, each in (("train", 425), ("validation", 25), ("test", 50)):
         assert np.bincount(labels[splits[name]]).tolist() == [each] * 10
         assert sorted(labels[splits[name][:10]].tolist()) == list(range(10))
@@ -127,15 +127,26 @@ def test_any_beginning_of_a_split_holds_every_class() -> None:
 
 def test_an_official_test_split_is_taken_as_it_is() -> None:
     labels = np.repeat([0, 1], 60)
-    splits = split_indices(120, labels, 100, validation_fraction=0.1, test_fraction=0.5, seed=0)
+    official = {"train": np.arange(100), "test": np.arange(100, 120)}
+    splits = split_indices(120, labels, official, validation_fraction=0.1, test_fraction=0.5, seed=0)
     assert splits["test"].tolist() == list(range(100, 120))
     assert len(splits["validation"]) == 10
     assert np.bincount(labels[splits["validation"]]).tolist() == [6, 4]
     assert sorted([*splits["train"], *splits["validation"]]) == list(range(100))
 
 
+def test_official_splits_may_lie_anywhere_and_leave_nothing_to_cut() -> None:
+    labels = np.arange(90) % 2
+    official = {"train": np.arange(0, 90, 3), "validation": np.arange(1, 90, 3), "test": np.arange(2, 90, 3)}
+    splits = split_indices(90, labels, official, validation_fraction=0.5, test_fraction=0.4, seed=0)
+    assert sorted(splits["train"]) == official["train"].tolist() != splits["train"].tolist()
+    assert np.bincount(labels[splits["train"][:10]]).tolist() == [5, 5]
+    assert splits["validation"].tolist() == official["validation"].tolist()
+    assert splits["test"].tolist() == official["test"].tolist()
+
+
 def test_a_split_that_is_not_asked_for_is_not_there() -> None:
-    assert list(split_indices(9, None, None, validation_fraction=0, test_fraction=0, seed=0)) == ["train"]
+    assert list(split_indices(9, None, {}, validation_fraction=0, test_fraction=0, seed=0)) == ["train"]
 
 
 @pytest.mark.parametrize(
@@ -148,7 +159,7 @@ def test_a_split_that_is_not_asked_for_is_not_there() -> None:
 )
 def test_too_few_images_are_refused(count: int, validation: float, test: float, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        split_indices(count, None, None, validation_fraction=validation, test_fraction=test, seed=0)
+        split_indices(count, None, {}, validation_fraction=validation, test_fraction=test, seed=0)
 
 
 # One image
@@ -252,7 +263,7 @@ def test_what_cannot_be_used_has_its_reason() -> None:
     assert reason(jpeg[: len(jpeg) // 2]).startswith("cannot be decoded: image file is truncated")
     assert reason(png[: len(png) // 2]).startswith("cannot be decoded: ")
     assert reason(huge_png()) == "more than the 89478485 pixels allowed"
-    assert reason(png, crop=37) == "40x36 pixels, smaller than the crop of 37"
+    assert reason(png, crop=37) == "40x36 pixels, smaller than data.crop 37"
     assert reason(encode(Image.new("F", (32, 32)), "TIFF")) == "32 bits a pixel, with no known range"
     assert reason(UnreadableError("damaged in the archive")) == "damaged in the archive"
 
@@ -303,6 +314,7 @@ def test_the_manifest_says_what_was_done_and_nothing_of_this_machine(tmp_path: P
         "crop": 33,
         "resize": "Pillow BICUBIC, antialiased",
         "classes": None,
+        "published_images": None,
         "skipped": [],
         "value_range": [0, 255],
         "layout": "N,H,W,C uint8",

@@ -5,9 +5,22 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from gan.figures.curves import DISCRIMINATOR, GENERATOR, LATER, Curve, draw_class_shares, draw_curves, smooth
+from gan.figures.curves import (
+    DISCRIMINATOR,
+    FAINT,
+    GENERATOR,
+    LATER,
+    Curve,
+    draw_class_shares,
+    draw_curves,
+    draw_distance,
+    smooth,
+)
 
-COLUMNS = ("loss_d", "loss_g", "d_real", "d_fake_before", "d_fake_after", "grad_norm_d", "grad_norm_g")
+COLUMNS = (
+    "loss_d", "loss_g", "d_real", "d_fake_before", "d_fake_after", "saturated", "z_spread",
+    "grad_norm_d", "grad_norm_g", "grad_norm_g_first",
+)  # fmt: skip
 BOTH = (DISCRIMINATOR, GENERATOR)
 
 
@@ -38,8 +51,9 @@ def test_more_is_drawn_than_empty_axes(tmp_path: Path) -> None:
 def test_each_panel_shows_its_curves(tmp_path: Path) -> None:
     draw_curves(tmp_path / "curves.png", noisy_curves(40))
     with Image.open(tmp_path / "curves.png") as image:
-        panels = np.array_split(np.asarray(image.convert("RGB")), 3)
-    for panel, colors in zip(panels, (BOTH, (*BOTH, LATER), BOTH), strict=True):
+        panels = np.array_split(np.asarray(image.convert("RGB")), 5)
+    expected = (BOTH, (*BOTH, LATER), (DISCRIMINATOR,), (GENERATOR,), (*BOTH, LATER))
+    for panel, colors in zip(panels, expected, strict=True):
         for color in colors:
             # A legend's line alone is some 150 pixels.
             assert (panel == ImageColor.getrgb(color)).all(axis=2).sum() > 1000, color
@@ -58,8 +72,30 @@ def test_values_that_no_axis_has_leave_gaps(tmp_path: Path) -> None:
     curves["loss_d"][50:] = np.nan
     curves["loss_g"][:] = np.inf
     curves["grad_norm_g"][:10] = 0
+    curves["z_spread"][:] = 0
     draw_curves(tmp_path / "curves.png", curves)
     assert ink(tmp_path / "curves.png") > 0.02
+
+
+def colored(path: Path, color: str) -> int:
+    with Image.open(path) as image:
+        return int((np.asarray(image.convert("RGB")) == ImageColor.getrgb(color)).all(axis=2).sum())
+
+
+@pytest.mark.parametrize("points", [1, 2, 16])
+def test_the_distance_is_drawn_with_its_floor(tmp_path: Path, points: int) -> None:
+    kimg = np.arange(1.0, points + 1)
+    for name in ("a.png", "b.png"):
+        draw_distance(tmp_path / name, kimg, 100 / kimg, "classifier-FD", 1.2)
+    draw_distance(tmp_path / "bare.png", kimg, 100 / kimg, "classifier-FD", None)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert colored(tmp_path / "a.png", GENERATOR) > 100
+    assert colored(tmp_path / "a.png", FAINT) > colored(tmp_path / "bare.png", FAINT) + 500
+
+
+def test_distances_that_no_log_axis_has_leave_gaps(tmp_path: Path) -> None:
+    draw_distance(tmp_path / "a.png", np.arange(1.0, 5), np.array([9.0, 0.0, -1e-9, np.nan]), "squeezenet-FD", 0.0)
+    assert ink(tmp_path / "a.png") > 0.02
 
 
 def test_a_constant_is_smoothed_to_itself() -> None:

@@ -1,6 +1,7 @@
 import base64
 import hashlib
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from gan.data.packed import Manifest, Split
+from gan.diagnosis import Diagnosis
 from gan.figures.grid import save_animation, save_png
 from gan.figures.report import ClassShare, Figure, Figures, Provenance, render_report, score_rows
 
@@ -63,10 +65,20 @@ def arguments(tmp_path: Path) -> dict[str, Any]:
             classes=figure(tmp_path, "classes", "dvc repro report"),
             interpolation=figure(tmp_path, "interpolation", "dvc repro sample"),
             training=figure(tmp_path, "training", "dvc repro sample"),
+            distance=figure(tmp_path, "distance", "dvc repro report"),
             curves=figure(tmp_path, "curves", "dvc repro report"),
             neighbours=figure(tmp_path, "neighbours", "dvc repro evaluate"),
         ),
+        "diagnosis": Diagnosis(
+            "mode collapse",
+            "Feature diversity is below 0.6.",
+            ("feature diversity 0.31", "distance 84"),
+            "Few kinds are drawn.",
+            "train.augment=[translation,cutout], then a lower train.lr_g.",
+        ),
+        "diagnosis_provenance": Provenance("results/d.json", "6" * 32, "dvc repro evaluate", {"results/c": "7" * 32}),
         "scores": {
+            "verdict": "mode collapse",
             "inception_score": 8.314,
             "inception_score_std": 0.1234,
             "classifier-FD": 12.34,
@@ -81,7 +93,8 @@ def arguments(tmp_path: Path) -> dict[str, Any]:
         "params": {
             "seed": 0,
             "generator": {"name": "dcgan", "hidden": [256, 512]},
-            "train": {"log_every": 25, "epochs": 40, "fresh_latents": True},
+            "train": {"log_every": 25, "epochs": 40, "fresh_latents": True, "loss": "non-saturating"},
+            "evaluate": {"trajectory": 1000},
             "data": {"path": None},
         },
         "data": Manifest(
@@ -127,8 +140,8 @@ def test_the_page_loads_nothing_and_runs_nothing(arguments: dict[str, Any]) -> N
 def test_every_figure_has_words_for_the_blind_its_command_and_its_digests(arguments: dict[str, Any]) -> None:
     text = render_report(**arguments)
     figures = re.findall(r"<figure.*?</figure>", text, re.DOTALL)
-    assert len(figures) == 6
-    names = ("samples", "classes", "interpolation", "training", "curves", "neighbours")
+    assert len(figures) == 7
+    names = ("samples", "classes", "interpolation", "training", "distance", "curves", "neighbours")
     for name, markup in zip(names, figures, strict=True):
         item: Figure = getattr(arguments["figures"], name)
         images = Page(markup).all("img")
@@ -158,6 +171,61 @@ def test_the_first_sentence_has_the_main_scores(arguments: dict[str, Any]) -> No
     assert expected in words(render_report(**arguments))
 
 
+def test_the_verdict_stands_above_all_figures(arguments: dict[str, Any]) -> None:
+    page = render_report(**arguments)
+    text = words(page)
+    expected = (
+        "mode collapse Few kinds are drawn. Next: train.augment=[translation,cutout] , then a lower train.lr_g . "
+        "Measured: feature diversity 0.31 distance 84 The rule: Feature diversity is below 0.6."
+    )
+    assert expected in text
+    assert text.index(expected) < text.index("Samples Scores")
+    assert "<code>train.augment=[translation,cutout]</code>, then a lower <code>train.lr_g</code>." in page
+    assert f"{'6' * 32}  results/d.json\n{'7' * 32}  results/c" in page
+
+
+@pytest.mark.parametrize(
+    ("verdict", "tone"),
+    [("converged", "good"), ("still improving", "wait"), ("diverged", "bad"), ("discriminator wins", "bad")],
+)
+def test_a_verdict_has_its_colour(arguments: dict[str, Any], verdict: str, tone: str) -> None:
+    arguments["diagnosis"] = replace(arguments["diagnosis"], verdict=verdict)
+    (section,) = [each for each in Page(render_report(**arguments)).all("section") if each.get("id") == "verdict"]
+    assert section["class"] == f"verdict {tone}"
+
+
+def test_images_of_faces_come_with_a_warning(arguments: dict[str, Any]) -> None:
+    warning = "images may not be passed on; leave this figure out of what you publish."
+    assert warning not in words(render_report(**arguments))
+    arguments["data"] = replace(arguments["data"], source="celeba", classes=None)
+    text = words(render_report(**arguments))
+    assert text.count(warning) == 1
+    assert "send it, print it" not in text
+
+
+def test_outputs_that_are_no_log_odds_are_not_called_so(arguments: dict[str, Any]) -> None:
+    assert "no log-odds" not in words(render_report(**arguments))
+    arguments["params"]["train"]["loss"] = "hinge"
+    text = words(render_report(**arguments))
+    assert "Under the loss hinge" in text
+    assert "a discriminator that cannot tell" not in text
+
+
+def test_photographs_are_scored_without_classes(arguments: dict[str, Any]) -> None:
+    arguments["figures"] = replace(arguments["figures"], classes=None)
+    arguments |= {
+        "classes": [],
+        "scores": {"verdict": "converged", "squeezenet-FD": 21.34, "feature_diversity": 0.873, "best_kimg": 1280},
+        "reference_scores": {"floor_squeezenet-FD": 0.52},
+    }
+    text = words(render_report(**arguments))
+    assert "grey images with a squeezenet-FD of 21.3 (real images: 0.52)." in text
+    assert "squeezenet-FD ↓ lower is better 21.3 0.52" in text
+    assert "Feature diversity 0.87 –" in text
+    assert "Best kept generator 1,280 –" in text
+    assert "Inception Score" not in text
+
+
 def test_scores_stand_beside_those_of_real_images_and_their_protocol(arguments: dict[str, Any]) -> None:
     text = words(render_report(**arguments))
     assert "Rarest class ↑ higher is better 5.0 % 10.0 %" in text
@@ -174,12 +242,13 @@ def test_parameters_are_shown_as_in_yaml_and_by_section(arguments: dict[str, Any
 def test_unlabelled_images_without_scores_make_a_shorter_page(arguments: dict[str, Any]) -> None:
     figures = arguments["figures"]
     arguments["figures"] = Figures(
-        figures.samples, None, figures.interpolation, figures.training, figures.curves, figures.neighbours
+        figures.samples, None, figures.interpolation, figures.training, None, figures.curves, figures.neighbours
     )
     text = render_report(**arguments | {"scores": {}, "reference_scores": {}, "classes": [], "training": {}})
     assert len(Page(text).all("figure")) == 5
     assert "No scores were measured" in text
     assert "Class shares" not in text
+    assert "Distance over training" not in text
     assert "After 40 epochs, the generator draws 32×32 grey images." in words(text)
 
 
@@ -194,13 +263,14 @@ def test_a_score_without_words_is_shown_by_its_name() -> None:
 def test_hostile_text_stays_text(arguments: dict[str, Any]) -> None:
     arguments["params"]["data"]["path"] = HOSTILE
     arguments["params"][HOSTILE] = {HOSTILE: [HOSTILE]}
+    arguments["diagnosis"] = Diagnosis(HOSTILE, HOSTILE, (HOSTILE,), HOSTILE, HOSTILE)
     arguments["classes"] = [ClassShare(HOSTILE, 1.0, 1.0)]
     arguments["scores"][HOSTILE] = 1.0
     arguments["scores"]["protocol"] = [{HOSTILE: HOSTILE}]
     text = render_report(**arguments)
     page = Page(text)
     assert not page.all("script")
-    assert page.text.count(HOSTILE) >= 6
+    assert "".join(page.text).count(HOSTILE) >= 11
     assert "49" not in re.findall(r"alert.{30}", text)
 
 

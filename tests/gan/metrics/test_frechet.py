@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import sqrtm
 
-from gan.metrics import feature_statistics, frechet_distance
+from gan.metrics import feature_diversity, feature_statistics, frechet_distance
 
 Gaussian = tuple[np.ndarray, np.ndarray]
 
@@ -92,6 +92,36 @@ def test_statistics_are_the_mean_and_unbiased_covariance_in_float64() -> None:
     np.testing.assert_array_equal(mean, [2, 4])
     np.testing.assert_array_equal(cov, [[2, 4], [4, 8]])
     assert feature_statistics(np.array([[1.0], [3.0]]))[1].shape == (1, 1)
+
+
+def test_statistics_leave_the_features_as_they_are() -> None:
+    features = np.random.default_rng(0).normal(size=(20, 5))
+    before = features.copy()
+    mean, cov = feature_statistics(features)
+    np.testing.assert_array_equal(features, before)
+    np.testing.assert_allclose(mean, before.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(cov, np.cov(before, rowvar=False), rtol=1e-12)
+    np.testing.assert_array_equal(cov, cov.T)
+
+
+def test_diversity_is_the_ratio_of_the_spreads() -> None:
+    _, real = random_gaussian(6, 9, 0)
+    assert feature_diversity(real, real) == 1
+    assert feature_diversity(real / 4, real) == pytest.approx(0.5)
+    assert feature_diversity(np.zeros((6, 6)), real) == 0
+
+
+def test_diversity_needs_real_images_that_differ() -> None:
+    with pytest.raises(ValueError, match="no spread"):
+        feature_diversity(np.eye(2), np.zeros((2, 2)))
+
+
+def test_fewer_samples_than_features_give_a_distance_that_falls_with_the_samples() -> None:
+    random = np.random.default_rng(0)
+    real = feature_statistics(random.normal(size=(2000, 64)))
+    distances = [frechet_distance(*feature_statistics(random.normal(size=(n, 64))), *real) for n in (2, 8, 32, 128)]
+    assert distances == sorted(distances, reverse=True)
+    assert distances[-1] > 0
 
 
 @pytest.mark.parametrize("shape", [(1, 3), (0, 3), (4,)])

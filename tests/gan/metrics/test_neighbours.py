@@ -1,3 +1,4 @@
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,19 @@ def test_reads_a_memory_map(tmp_path: Path) -> None:
     np.save(tmp_path / "images.npy", images)
     indices, _ = nearest(images[5:6], np.load(tmp_path / "images.npy", mmap_mode="r"), 6)
     assert indices[0] == 5
+
+
+def test_memory_is_bounded_by_the_batch(tmp_path: Path) -> None:
+    shape = (1000, 128, 128, 3)
+    images = np.lib.format.open_memmap(tmp_path / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
+    images[700] = 3
+    queries = np.full((10, *shape[1:]), 3, np.uint8)
+    tracemalloc.start()
+    indices, _ = nearest(queries, np.load(tmp_path / "images.npy", mmap_mode="r"))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert set(indices) == {700}
+    assert peak < 100e6  # as numbers of float64, all of the images would be 393 MB
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8, 3), (3, 4, 4, 1), (0, 8, 8, 1)])

@@ -9,7 +9,14 @@ from gan.training.average import average_decay, update_average
 
 def test_the_half_life_is_what_it_says() -> None:
     steps = 50  # of 40 images: 2,000 images
-    assert average_decay(2.0, 40) ** steps == pytest.approx(0.5)
+    assert average_decay(2.0, 0.0, 0, 40) ** steps == pytest.approx(0.5)
+
+
+def test_a_ramp_up_shortens_the_half_life_of_early_averages() -> None:
+    seen = 1000  # of which a twentieth is 50 images
+    assert average_decay(2.0, 0.05, seen, 50) == pytest.approx(0.5)
+    assert average_decay(2.0, 0.05, 0, 50) == 0.0  # nothing is kept of the weights it started from
+    assert average_decay(2.0, 0.05, 1_000_000, 40) == average_decay(2.0, 0.0, 1_000_000, 40)
 
 
 def test_weights_and_batch_norm_statistics_are_averaged_and_counts_copied() -> None:

@@ -12,43 +12,72 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from gan.errors import InputError
-from gan.networks.build import build_discriminator, build_generator, initialise
+from gan.networks.build import add_spectral_norm, build_discriminator, build_generator, first_block, initialise
 from gan.params import TrainParams
-from gan.training import loop, losses
-from gan.training.loop import TERMS, Trained, train
+from gan.training.loop import TERMS, Trained, measure_start, train
+from gan.training.losses import LOSSES, Loss
 
 SETTINGS: dict[str, Any] = {
     "epochs": 3,
     "batch_size": 8,
+    "loss": "non-saturating",
     "lr_g": 1e-3,
     "lr_d": 1e-3,
-    "lr_decay": "none",
+    "lr_decay_g": "none",
+    "lr_decay_d": "none",
+    "lr_end": 0.0,
     "beta1": 0.5,
     "beta2": 0.999,
     "real_label": [0.8, 1.0],
     "r1_gamma": 0.0,
+    "r2_gamma": 0.0,
+    "gradient_penalty": 0.0,
+    "penalty_interval": 1,
+    "instance_noise": 0.0,
+    "instance_noise_kimg": 0.0,
     "augment": [],
     "n_dis": 1,
     "fresh_latents": True,
     "ema_kimg": 0.05,
+    "ema_rampup": 0.0,
     "log_every": 4,
     "grid_every": 5,
     "keep": 3,
     "checkpoint_seconds": 0.0,
 }
 IMAGES = np.random.default_rng(0).integers(0, 256, (44, 32, 32, 1), dtype=np.uint8)  # 5 steps an epoch, 4 left over
+FACES = np.random.default_rng(0).integers(0, 256, (44, 64, 64, 3), dtype=np.uint8)
+
+
+RELATIVISTIC = {"loss": "relativistic", "real_label": 1.0}
 
 
 class KilledError(Exception):
     pass
 
 
+def build(name: str, norm: str) -> tuple[nn.Module, nn.Module]:
+    size, channels = (64, 3) if name == "cspup" else (32, 1)
+    generator = build_generator(name, 6, 2, [16], "after", size, channels)
+    discriminator = build_discriminator("plain" if name == "cspup" else name, 2, [16], norm, size, channels)
+    for seed, network in enumerate((generator, discriminator)):
+        initialise(network, "normal", 0.05, 1.0, seed)
+    if norm == "spectral":
+        add_spectral_norm(discriminator, 2)
+    return generator, discriminator
+
+
 def run(
-    folder: Path, *, name: str = "dcgan", kill_at: int = 0, on_keep: Any = None, on_curves: Any = None, **changes: Any
+    folder: Path,
+    *,
+    name: str = "dcgan",
+    norm: str = "batch",
+    kill_at: int = 0,
+    on_keep: Any = None,
+    on_curves: Any = None,
+    **changes: Any,
 ) -> Trained:
-    networks = (build_generator(name, 6, 2, [16], 32, 1), build_discriminator(name, 2, [16], 32, 1))
-    for seed, network in enumerate(networks):
-        initialise(network, 0.05, 1.0, seed)
+    networks = build(name, norm)
     folder.mkdir(exist_ok=True)
     forwards = 0
 
@@ -61,9 +90,10 @@ def run(
     hook = networks[1].register_forward_hook(count_forwards) if kill_at else None
     try:
         return train(
-            IMAGES,
+            FACES if name == "cspup" else IMAGES,
             *networks,
             TrainParams(**(SETTINGS | changes)),
+            first_block=first_block(networks[0]),
             z_dim=6,
             seed=1,
             device=torch.device("cpu"),
@@ -86,15 +116,19 @@ def bits(trained: Trained) -> list[bytes]:
     "changes",
     [
         {},
-        {"name": "vanilla", "lr_decay": "cosine"},
+        {"name": "vanilla", "lr_decay_g": "cosine", "lr_decay_d": "linear", "loss": "least-squares"},
         {"n_dis": 2, "real_label": 1.0, "r1_gamma": 0.5, "augment": ["colour", "translation", "cutout"]},
+        {"name": "cspup", "norm": "spectral", "loss": "minimax", "instance_noise": 0.1, "instance_noise_kimg": 0.05},
+        {"norm": "none", **RELATIVISTIC, "r1_gamma": 0.5, "r2_gamma": 0.5, "penalty_interval": 2, "ema_rampup": 0.05},
+        {"norm": "none", "loss": "wasserstein", "real_label": 1.0, "gradient_penalty": 10.0, "n_dis": 2},
+        {"name": "cspup", "norm": "spectral", "loss": "hinge", "real_label": 1.0},
         {"fresh_latents": False, "ema_kimg": 0.0},
         {"checkpoint_seconds": 0.05},
     ],
 )
 def test_a_run_broken_off_anywhere_ends_with_the_same_bits(changes: dict[str, Any], tmp_path: Path) -> None:
     whole = run(tmp_path / "whole", **changes)
-    for kill_at in (1, 4, 6, 8):  # forward passes of the discriminator after each start: in any part of a step
+    for kill_at in (1, 2, 5, 7, 9):  # forward passes of the discriminator: before the first step and in any part of one
         with pytest.raises(KilledError):
             run(tmp_path / "broken", kill_at=kill_at, **changes)
     resumed = run(tmp_path / "broken", **changes)
@@ -154,22 +188,22 @@ def test_tensorboard_has_every_curve_and_grid_once_after_a_break(tmp_path: Path)
     assert [event.step for event in events.Images("fixed_latents")] == [5, 10, 15]
 
 
-def test_cosine_decay_halves_the_rates_half_way_and_ends_near_zero(tmp_path: Path) -> None:
+def test_each_rate_follows_its_own_schedule(tmp_path: Path) -> None:
     rates = []
 
     def remember(*_: object) -> None:
         state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
         rates.append([state[name]["param_groups"][0]["lr"] for name in ("optimiser_g", "optimiser_d")])
 
-    run(tmp_path, lr_decay="cosine", lr_g=2e-3, on_curves=remember)
-    expected = [(1 + math.cos(math.pi * step / 15)) / 2 for step in range(15)]
-    assert rates == [pytest.approx([2e-3 * fall, 1e-3 * fall]) for fall in expected]
+    run(tmp_path, lr_decay_g="cosine", lr_decay_d="linear", lr_end=0.1, lr_g=2e-3, on_curves=remember)
+    cosine = [0.1 + 0.9 * (1 + math.cos(math.pi * step / 15)) / 2 for step in range(15)]
+    line = [0.1 + 0.9 * (1 - step / 15) for step in range(15)]
+    assert rates == [pytest.approx([2e-3 * g, 1e-3 * d]) for g, d in zip(cosine, line, strict=True)]
 
 
 def test_n_dis_steps_of_the_discriminator_for_one_of_the_generator(tmp_path: Path) -> None:
     alone = run(tmp_path / "alone", n_dis=15, epochs=1, ema_kimg=0.0, log_every=15)
-    fresh = build_generator("dcgan", 6, 2, [16], 32, 1)
-    initialise(fresh, 0.05, 1.0, 0)
+    fresh, _ = build("dcgan", "batch")
     weights = zip(alone.generator.parameters(), fresh.parameters(), strict=True)
     assert all(torch.equal(trained, initial) for trained, initial in weights)  # 5 steps: not its turn yet
     assert all(math.isnan(alone.curves[-1][name]) for name in ("loss_g", "grad_norm_g", "d_fake_after"))
@@ -182,7 +216,7 @@ def test_the_generators_step_spends_no_gradient_on_the_discriminator(tmp_path: P
     class Counting(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.network = build_discriminator("vanilla", 1, [4], 32, 1)
+            self.network = build_discriminator("vanilla", 1, [4], "none", 32, 1)
             self.network.get_parameter("layers.0.weight").register_hook(lambda _: calls.append(1))
 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -191,23 +225,79 @@ def test_the_generators_step_spends_no_gradient_on_the_discriminator(tmp_path: P
 
     arguments: dict[str, Any] = {"z_dim": 6, "seed": 1, "device": torch.device("cpu")}
     arguments |= {"recovery": tmp_path, "events": tmp_path, "on_keep": lambda *_: None, "on_curves": lambda _: None}
-    generator = build_generator("vanilla", 6, 1, [4], 32, 1)
+    generator = build_generator("vanilla", 6, 1, [4], "plain", 32, 1)
+    arguments["first_block"] = first_block(generator)
     train(IMAGES, generator, Counting(), TrainParams(**(SETTINGS | {"epochs": 1})), **arguments)
     assert len(calls) == 5  # one a step, from the discriminator's own loss
+
+
+def test_lazy_penalties_weigh_as_much_in_all(tmp_path: Path) -> None:
+    rows = run(tmp_path, norm="none", r1_gamma=3.0, penalty_interval=3, log_every=1, epochs=2).curves
+    penalties = [row["penalty"] for row in rows]
+    assert [penalty > 0 for penalty in penalties] == [True, False, False] * 3 + [True]
+    each = run(tmp_path / "each", norm="none", r1_gamma=3.0, log_every=1, epochs=1).curves
+    assert penalties[0] == pytest.approx(3 * each[0]["penalty"], rel=1e-6)
+
+
+def test_instance_noise_and_its_end(tmp_path: Path) -> None:
+    quiet = run(tmp_path / "quiet", log_every=1).curves
+    noisy = run(tmp_path / "noisy", log_every=1, instance_noise=1.0, instance_noise_kimg=0.04).curves
+    assert noisy[0]["loss_d"] != quiet[0]["loss_d"]
+    assert noisy[0]["z_spread"] == quiet[0]["z_spread"]  # the generator's output itself has none
+
+
+@pytest.mark.parametrize(
+    ("block", "init", "spread", "gradient"),
+    [
+        ("plain", "normal", 0.003, 1.0),
+        ("inside", "normal", 0.030, None),
+        ("after", "normal", 0.145, 75.0),
+        ("plain", "fan-in", 0.55, None),
+    ],
+)
+def test_what_a_cspup_generator_starts_from(block: str, init: str, spread: float, gradient: float | None) -> None:
+    """As measured on the write-up's networks: a generator that starts all but constant."""
+
+    def start(block: str, init: str) -> dict[str, float]:
+        generator = build_generator("cspup", 100, 64, [1], block, 128, 3)
+        discriminator = build_discriminator("plain", 64, [1], "batch", 128, 3)
+        initialise(generator, init, 0.02, 1.0, 1)
+        initialise(discriminator, "normal", 0.02, 1.0, 2)
+        z = torch.randn(24, 100, generator=torch.Generator().manual_seed(0))
+        return measure_start(generator, discriminator, first_block(generator), LOSSES["non-saturating"], z)
+
+    measured = start(block, init)
+    assert measured["z_spread"] == pytest.approx(spread, rel=0.1)
+    if gradient is not None:
+        plain = start("plain", "normal")
+        assert measured["grad_norm_g_first"] / plain["grad_norm_g_first"] == pytest.approx(gradient, rel=0.2)
+
+
+def test_measuring_the_start_leaves_no_trace() -> None:
+    networks = build("dcgan", "spectral")
+    before = [value.clone() for network in networks for value in network.state_dict().values()]
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    measure_start(*networks, first_block(networks[0]), LOSSES["hinge"], torch.zeros(4, 6))
+    assert torch.equal(torch.rand(4), expected)
+    after = [value for network in networks for value in network.state_dict().values()]
+    assert all(torch.equal(*pair) for pair in zip(before, after, strict=True))
+    assert all(parameter.grad is None for network in networks for parameter in network.parameters())
 
 
 @pytest.mark.parametrize("changes", [{}, {"checkpoint_seconds": 1e6, "log_every": 15, "grid_every": 10}])
 def test_a_loss_that_is_not_finite_stops_with_step_and_term_and_keeps_the_checkpoint(
     changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    genuine, calls = losses.generator_loss, 0
+    genuine, calls = LOSSES["non-saturating"], 0
 
-    def breaks_at_step_seven(logits: torch.Tensor) -> torch.Tensor:
+    def breaks_at_step_seven(fake: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
         nonlocal calls
-        calls += 1
-        return genuine(logits) * (math.nan if calls == 7 else 1)
+        calls += 1  # the first is of the untrained networks
+        return genuine.generator(fake, real) * (math.nan if calls == 8 else 1)
 
-    monkeypatch.setattr(loop, "generator_loss", breaks_at_step_seven)
+    monkeypatch.setitem(LOSSES, "non-saturating", Loss(genuine.discriminator, breaks_at_step_seven))
     with pytest.raises(InputError, match=r"^loss_g is nan at step 7; the last good checkpoint is kept"):
         run(tmp_path, **changes)
     if not changes:  # a checkpoint each step

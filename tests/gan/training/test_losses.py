@@ -1,36 +1,89 @@
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor
 
-from gan.training.losses import discriminator_loss, draw_real_labels, generator_loss
+from gan.training.losses import LOSSES, draw_real_labels
+
+LN2 = math.log(2)
+REAL, FAKE = torch.tensor([0.3, -1.2], dtype=torch.float64), torch.tensor([2.0, -0.4], dtype=torch.float64)
+ONES = torch.ones(2, dtype=torch.float64)
 
 
-def test_at_zero_logits() -> None:
+@pytest.mark.parametrize(
+    ("name", "loss_d", "loss_g"),
+    [
+        ("non-saturating", 2 * LN2, LN2),
+        ("minimax", 2 * LN2, -LN2),
+        ("least-squares", 0.5, 0.5),
+        ("hinge", 2.0, 0.0),
+        ("wasserstein", 0.0, 0.0),
+        ("relativistic", LN2, LN2),
+    ],
+)
+def test_at_zero_logits(name: str, loss_d: float, loss_g: float) -> None:
     zero = torch.zeros(8)
-    assert discriminator_loss(zero, zero, torch.ones(8)).item() == pytest.approx(2 * math.log(2))
-    assert generator_loss(zero).item() == pytest.approx(math.log(2))
+    assert LOSSES[name].discriminator(zero, zero, torch.ones(8)).item() == pytest.approx(loss_d)
+    assert LOSSES[name].generator(zero, zero).item() == pytest.approx(loss_g)
 
 
-def test_against_the_definition() -> None:
-    real, fake, label = torch.tensor([0.3, -1.2]), torch.tensor([2.0, -0.4]), 0.9
-    d_real, d_fake = real.double().sigmoid(), fake.double().sigmoid()
-    expected = -(label * d_real.log() + (1 - label) * (1 - d_real).log()).mean() - (1 - d_fake).log().mean()
-    assert discriminator_loss(real, fake, torch.full((2,), label)).item() == pytest.approx(expected.item(), rel=1e-6)
-    assert generator_loss(fake).item() == pytest.approx(-d_fake.log().mean().item(), rel=1e-6)
+def log_d(logits: Tensor) -> Tensor:
+    return logits.sigmoid().log()
+
+
+@pytest.mark.parametrize(
+    ("name", "loss_d", "loss_g"),
+    [
+        ("non-saturating", lambda r, f: -(log_d(r) + log_d(-f)).mean(), lambda _, f: -log_d(f).mean()),
+        ("minimax", lambda r, f: -(log_d(r) + log_d(-f)).mean(), lambda _, f: log_d(-f).mean()),
+        ("least-squares", lambda r, f: ((r - 1) ** 2 + f**2).mean() / 2, lambda _, f: ((f - 1) ** 2).mean() / 2),
+        ("hinge", lambda r, f: ((1 - r).clamp(0) + (1 + f).clamp(0)).mean(), lambda _, f: -f.mean()),
+        ("wasserstein", lambda r, f: f.mean() - r.mean(), lambda _, f: -f.mean()),
+        ("relativistic", lambda r, f: -log_d(r - f).mean(), lambda r, f: -log_d(f - r).mean()),
+    ],
+)
+def test_against_the_definition(
+    name: str, loss_d: Callable[[Tensor, Tensor], Tensor], loss_g: Callable[[Tensor, Tensor], Tensor]
+) -> None:
+    assert LOSSES[name].discriminator(REAL, FAKE, ONES).item() == pytest.approx(loss_d(REAL, FAKE).item())
+    assert LOSSES[name].generator(FAKE, REAL).item() == pytest.approx(loss_g(REAL, FAKE).item())
+
+
+def test_smoothed_labels_are_the_target_of_real_images_alone() -> None:
+    labels = torch.full((2,), 0.9, dtype=torch.float64)
+    expected = -(0.9 * log_d(REAL) + 0.1 * log_d(-REAL) + log_d(-FAKE)).mean().item()
+    assert LOSSES["non-saturating"].discriminator(REAL, FAKE, labels).item() == pytest.approx(expected)
+    expected = ((REAL - 0.9).square() + FAKE.square()).mean().item() / 2
+    assert LOSSES["least-squares"].discriminator(REAL, FAKE, labels).item() == pytest.approx(expected)
+
+
+def test_relativistic_pairing_sees_only_differences() -> None:
+    loss = LOSSES["relativistic"]
+    assert loss.discriminator(REAL + 40, FAKE + 40, ONES).item() == pytest.approx(
+        loss.discriminator(REAL, FAKE, ONES).item()
+    )
 
 
 def test_gradients_survive_logits_where_a_sigmoid_has_saturated() -> None:
     fake = torch.tensor([-200.0, 200.0], requires_grad=True)
-    generator_loss(fake).backward()
+    LOSSES["non-saturating"].generator(fake, torch.zeros(2)).backward()
     assert fake.grad is not None
     assert fake.grad.tolist() == pytest.approx([-0.5, 0.0])
     fake.grad.zero_()
-    discriminator_loss(torch.zeros(2), fake, torch.ones(2)).backward()
+    LOSSES["non-saturating"].discriminator(torch.zeros(2), fake, torch.ones(2)).backward()
     assert fake.grad.tolist() == pytest.approx([0.0, 0.5])
 
 
-def test_smoothed_labels() -> None:
+def test_the_minimax_generator_gets_no_gradient_where_it_loses() -> None:
+    fake = torch.tensor([-20.0], requires_grad=True)
+    LOSSES["minimax"].generator(fake, torch.zeros(1)).backward()
+    assert fake.grad is not None
+    assert abs(fake.grad.item()) < 1e-8
+
+
+def test_drawn_labels() -> None:
     stream = torch.Generator().manual_seed(0)
     like = torch.zeros(10_000)
     assert draw_real_labels(0.9, like, stream).unique().tolist() == pytest.approx([0.9])

@@ -1,0 +1,191 @@
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torchvision.models import SqueezeNet1_1_Weights, alexnet, squeezenet1_1
+
+from gan.errors import InputError
+from gan.metrics import squeezenet as squeezenet_module
+from gan.metrics.squeezenet import SqueezeNet, load_squeezenet, read_weights, save_weights
+from tests.gan.metrics.squeezenet_weights import TRAINED, write_random_weights
+
+CPU = torch.device("cpu")
+needs_trained_weights = pytest.mark.skipif(not TRAINED.is_file(), reason="needs SqueezeNet's trained weights")
+
+
+def random_images(count: int, side: int, channels: int = 3, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, side, side, channels), dtype=np.uint8)
+
+
+def smooth_images(count: int, side: int, channels: int = 3) -> np.ndarray:
+    """Blobs of colour, which photographs are nearer to than noise is."""
+    rows = np.linspace(0, 1, side)
+    phases = np.random.default_rng(1).uniform(0, 6, (count, channels, 2))
+    waves = [np.sin(4 * rows[:, None] + a) * np.cos(3 * rows + b) for a, b in phases.reshape(-1, 2)]
+    stacked = np.stack(waves).reshape(count, channels, side, side).transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(stacked * 127.5 + 127.5).astype(np.uint8)
+
+
+def torchvisions_features(weights: Path, images: np.ndarray) -> np.ndarray:
+    """One image at a time through torchvision's own transforms and network, as its documentation shows."""
+    network = squeezenet1_1()
+    network.load_state_dict(torch.load(weights, weights_only=True))
+    network.eval()
+    transforms = SqueezeNet1_1_Weights.IMAGENET1K_V1.transforms()
+    rows = []
+    with torch.no_grad():
+        for image in images:
+            colour = torch.from_numpy(image).permute(2, 0, 1).contiguous().repeat(3 // image.shape[2], 1, 1)
+            rows.append(network.features(transforms(colour)[None]).mean((2, 3))[0].numpy())
+    return np.stack(rows)
+
+
+@pytest.fixture(scope="module")
+def weights_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "squeezenet1_1.pth"
+    write_random_weights(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def network(weights_file: Path) -> SqueezeNet:
+    return SqueezeNet(read_weights(weights_file), CPU)
+
+
+@pytest.mark.parametrize(("side", "channels"), [(32, 1), (64, 3), (256, 3)])
+def test_agrees_with_torchvision(network: SqueezeNet, weights_file: Path, side: int, channels: int) -> None:
+    images = random_images(3, side, channels)
+    expected = torchvisions_features(weights_file, images)
+    np.testing.assert_allclose(network.features(images), expected, rtol=1e-4, atol=1e-5 * expected.max())
+
+
+@needs_trained_weights
+@pytest.mark.parametrize("channels", [1, 3])
+def test_agrees_with_torchvision_on_the_trained_weights(channels: int) -> None:
+    images = smooth_images(4, 64, channels)
+    expected = torchvisions_features(TRAINED, images)
+    found = SqueezeNet(read_weights(TRAINED), CPU).features(images)
+    assert expected.max() > 1
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * expected.max())
+
+
+@needs_trained_weights
+def test_the_trained_features_tell_pictures_from_noise() -> None:
+    from gan.metrics import feature_statistics, frechet_distance
+
+    network = SqueezeNet(read_weights(TRAINED), CPU)
+    first, second, noise = (
+        feature_statistics(network.features(images))
+        for images in (smooth_images(24, 32)[:12], smooth_images(24, 32)[12:], random_images(12, 32))
+    )
+    assert frechet_distance(*first, *second) < frechet_distance(*first, *noise) / 3
+
+
+def test_features_are_512_floats_and_none_for_no_image(network: SqueezeNet) -> None:
+    assert network.features(random_images(2, 32)).shape == (2, 512)
+    assert network.features(random_images(2, 32)).dtype == np.float32
+    assert network.features(random_images(0, 32)).shape == (0, 512)
+
+
+def test_grey_is_colour_of_equal_channels(network: SqueezeNet) -> None:
+    grey = random_images(3, 32, 1)
+    np.testing.assert_array_equal(network.features(grey), network.features(grey.repeat(3, axis=3)))
+
+
+def test_batches_do_not_mix_and_repeat_bit_by_bit(
+    network: SqueezeNet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "images.npy", random_images(11, 32))
+    images = np.load(tmp_path / "images.npy", mmap_mode="r")
+    together = network.features(images)
+    np.testing.assert_array_equal(network.features(images), together)
+    monkeypatch.setattr(squeezenet_module, "BATCH", 3)
+    np.testing.assert_allclose(network.features(images), together, rtol=1e-4, atol=1e-5 * together.max())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_the_same_features(weights_file: Path) -> None:
+    images = random_images(20, 64)
+    expected = SqueezeNet(read_weights(weights_file), CPU).features(images)
+    found = SqueezeNet(read_weights(weights_file), torch.device("cuda")).features(images)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * expected.max())
+
+
+@pytest.mark.parametrize("shape", [(2, 32, 32), (2, 32, 32, 2), (2, 32, 32, 4)])
+def test_refuses_images_of_another_shape(network: SqueezeNet, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="C 1 or 3"):
+        network.features(np.zeros(shape, np.uint8))
+
+
+def test_equal_weights_are_equal_files_and_round_trips_are_exact(weights_file: Path, tmp_path: Path) -> None:
+    repacked = tmp_path / "repacked.pth"
+    torch.save(torch.load(weights_file, weights_only=True), repacked, _use_new_zipfile_serialization=False)
+    assert repacked.read_bytes() != weights_file.read_bytes()
+    write_random_weights(tmp_path / "other.pth", seed=1)
+    for name, source in (("first", weights_file), ("second", repacked), ("third", tmp_path / "other.pth")):
+        save_weights(tmp_path / name, read_weights(source))
+    assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
+    assert (tmp_path / "first").read_bytes() != (tmp_path / "third").read_bytes()
+
+    images = random_images(2, 32)
+    expected = SqueezeNet(read_weights(weights_file), CPU).features(images)
+    np.testing.assert_array_equal(load_squeezenet(tmp_path / "first", CPU).features(images), expected)
+
+
+def test_missing_weights_are_never_random() -> None:
+    with pytest.raises(RuntimeError, match="Missing key"):
+        SqueezeNet({}, CPU)
+
+
+class Code:
+    """What a pickle can hide."""
+
+    def __reduce__(self) -> tuple[object, tuple[int]]:
+        return sys.exit, (7,)
+
+
+@pytest.mark.parametrize("kind", ["empty", "text", "truncated", "truncated inside", "code"])
+def test_damaged_files_and_files_of_other_kinds_are_one_line(weights_file: Path, tmp_path: Path, kind: str) -> None:
+    path, content = tmp_path / "weights.pth", weights_file.read_bytes()
+    if kind == "code":
+        torch.save(Code(), path)
+    else:
+        path.write_bytes(
+            {
+                "empty": b"",
+                "text": b"<html>Not found</html>\n",
+                "truncated": content[:-100],
+                "truncated inside": content[:1_000_000],
+            }[kind]
+        )
+    with pytest.raises(InputError, match=r"evaluate\.weights: .*weights\.pth is cut short, damaged, or no") as caught:
+        read_weights(path)
+    assert "\n" not in str(caught.value)
+
+
+def other_contents(weights: dict[str, torch.Tensor]) -> dict[str, object]:
+    name = "features.0.weight"
+    return {
+        "another network": alexnet().state_dict(),
+        "a whole module": list(nn.Linear(2, 2).parameters()),
+        "no tensors": {"epoch": 3},
+        "one missing": {key: value for key, value in weights.items() if key != name},
+        "one too many": weights | {"extra": torch.ones(1)},
+        "another shape": weights | {name: torch.ones(96, 3, 7, 7)},
+        "no tensor": weights | {name: "a text"},
+    }
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["another network", "a whole module", "no tensors", "one missing", "one too many", "another shape", "no tensor"],
+)
+def test_weights_of_another_network_are_one_line(weights_file: Path, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(other_contents(torch.load(weights_file, weights_only=True))[kind], path)
+    with pytest.raises(InputError, match=r"holds no weights of SqueezeNet 1\.1: \d+ names or shapes differ") as caught:
+        read_weights(path)
+    assert "\n" not in str(caught.value)
