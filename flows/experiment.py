@@ -1,4 +1,7 @@
-"""Runs an experiment of experiments.yaml as the `dvc exp run` that it stands for: `python -m flows.experiment NAME [KEY=VALUE …]`."""
+"""Runs an experiment of experiments.yaml as the `dvc exp run` that it stands for.
+
+`python -m flows.experiment NAME [KEY=VALUE …]`
+"""
 
 import json
 import re

@@ -58,7 +58,7 @@ class DataParams(Section):
     channels: Literal[1, 3]
     """1: grey; 3: colour."""
     validation_fraction: Fraction
-    """Share of the images set aside to watch the reference classifier."""
+    """Share of the images set aside to watch the reference classifier, where the source has no official such split."""
     test_fraction: Fraction
     """Share of the images set aside for tests, where the source has no official test split."""
     max_bad_fraction: Fraction
@@ -247,6 +247,12 @@ class EvaluateParams(Section):
     """Parts the samples are cut into for the Inception Score's spread."""
     trajectory: Annotated[int, Field(ge=0)]
     """Samples of each kept generator whose Fréchet distance shows the course of training; 0: none."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.trajectory == 1:
+            raise _contradiction("trajectory", "1, but one image has no covariance; use 0, for none, or 2 and more")
+        return self
 
 
 class HardwareParams(Section):

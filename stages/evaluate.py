@@ -59,7 +59,7 @@ def evaluate(params: Params) -> None:
         if params.evaluate.extractor != "none":
             scores, lists, course = _score_by_features(params, manifest, made, samples, folder)
         scores["neighbour_distance"] = _show_neighbours(samples, folder)
-        diagnosis = _diagnose(params.evaluate.extractor, scores, course, folder)
+        diagnosis = _diagnose(params.evaluate.extractor, params.evaluate.split, scores, course, folder)
     write_metrics(SCORES, {"verdict": diagnosis.verdict, **scores, **lists, "protocol": [protocol]})
 
 
@@ -195,7 +195,7 @@ def _follow_training(
     return course
 
 
-def _diagnose(extractor: str, scores: Scores, course: Sequence[Point], folder: Path) -> "Diagnosis":
+def _diagnose(extractor: str, split: str, scores: Scores, course: Sequence[Point], folder: Path) -> "Diagnosis":
     """Write `diagnosis.json`, and return what it says."""
     from dataclasses import asdict
 
@@ -219,10 +219,19 @@ def _diagnose(extractor: str, scores: Scores, course: Sequence[Point], folder: P
             distance=scores[score] if score else None,
             floor=_read_json(REFERENCE_SCORES)[f"floor_{score}"] if score else None,
             diversity=scores["feature_diversity"] if score else None,
+            real_variance=_real_variance(split) if score else None,
         )
     )
     (folder / "diagnosis.json").write_text(json.dumps(asdict(diagnosis), indent=2, ensure_ascii=False) + "\n")
     return diagnosis
+
+
+def _real_variance(split: str) -> float:
+    """Variance of the real images' features, summed over the features."""
+    import numpy as np
+
+    with np.load(REFERENCE / f"{split}_statistics.npz") as real:
+        return float(np.trace(real["cov"]))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

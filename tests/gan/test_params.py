@@ -64,6 +64,7 @@ def test_the_schema_and_params_yaml_hold_the_same_keys() -> None:
         ),
         ("train.r2_gamma", 1.0, "discriminator.norm: batch, but train.r2_gamma asks for penalties on single images"),
         ("train.gradient_penalty", 10.0, "discriminator.norm: batch, but train.gradient_penalty is on single images"),
+        ("evaluate.trajectory", 1, "evaluate.trajectory: 1, but one image has no covariance; use 0, for none, or 2"),
         ("evaluate.weights", "w.pth", "evaluate.weights: 'w.pth', but evaluate.extractor classifier reads none"),
         ("data.channels", 2, "data.channels: 2 is not allowed: Input should be 1 or 3"),
         ("data.test_fraction", 1.0, "data.test_fraction: 1.0 is not allowed: Input should be less than 1"),

@@ -31,7 +31,7 @@ def test_interpolation_between_parallel_latents_is_finite(sign: int) -> None:
 
 
 def test_generate_keeps_the_order_of_the_latents() -> None:
-    generator = build_generator("dcgan", 10, 4, [], 32, 1).eval()
+    generator = build_generator("dcgan", 10, 4, [], "plain", 32, 1).eval()
     latents = draw_latents(10, 10, 2)
     batches = list(generate(generator, latents, 4, torch.device("cpu")))
     assert [batch.shape for batch in batches] == [(4, 32, 32, 1), (4, 32, 32, 1), (2, 32, 32, 1)]

@@ -281,6 +281,8 @@ def test_the_verdict_is_the_diagnosis_of_the_runs_numbers() -> None:
     with CURVES.open(newline="") as file:
         rows = list(csv.DictReader(file))
     summary = json.loads(TRAINING_SUMMARY.read_text())
+    with np.load(REFERENCE / "train_statistics.npz") as real:
+        real_variance = float(np.trace(real["cov"]))
     expected = diagnose(
         Run(
             curves={name: np.array([float(row[name] or "nan") for row in rows]) for name in rows[0]},
@@ -290,6 +292,7 @@ def test_the_verdict_is_the_diagnosis_of_the_runs_numbers() -> None:
             distance=scores["classifier-FD"],
             floor=json.loads(REFERENCE_SCORES.read_text())["floor_classifier-FD"],
             diversity=scores["feature_diversity"],
+            real_variance=real_variance,
         )
     )
     written = json.loads((EVALUATION_FIGURES / "diagnosis.json").read_text())
