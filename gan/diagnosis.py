@@ -4,8 +4,8 @@ The rules are tried in a fixed order, causes before symptoms, and the first that
 measured is NaN here, and every comparison with NaN is false: what is missing never speaks for a rule.
 
 Calibrated on runs on MNIST at 32x32, scored in the classifier's features at a floor of 1.2. There the trained DCGAN
-ends at 0.85 floors with a feature diversity of 0.95. Real digits of nine classes measure 2 floors, of five 20, of one
-60 to 80 at a diversity of 0.42 to 0.71; a constant grey image 130.
+ends at 0.85 floors with a feature diversity of 0.95. Real digits of nine classes measure 2 floors, of five 20,
+of one 60 to 80 at a diversity of 0.42 to 0.71; a constant grey image 130.
 """
 
 import math
@@ -62,8 +62,6 @@ ROSE_FLOORS = 2.0
 """How many floors that rise must be as well: near the floor, twice as much is still little."""
 HOLDS_TIMES = 1.25
 """Last distance against the best that counts as having held it."""
-HALVED = 0.5
-"""Last distance against the first of the trajectory, of a generator that has learned."""
 
 FAR_VARIANCES = 0.5
 """Fréchet distance, in units of the real images' variance, that is no likeness: their mean alone, drawn for every z,
@@ -80,6 +78,8 @@ FALLING_ON = 0.05
 """Fall per quarter within the last one, as a share: the fall before must go on, for it to be worth waiting."""
 SHORT_STEPS = 1000
 """Steps before which nothing can be called settled: good recipes show shapes after 300 to 500."""
+SHORT_KIMG = 64.0
+"""Thousands of images that fewer steps, of larger batches, make up for them."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +136,8 @@ class _Facts:
     """The run in single numbers, NaN where not measured; those of the curves are medians over their end."""
 
     steps: float
+    kimg: float
+    """Thousands of real images shown."""
     broken: tuple[str, ...]
     """Columns whose losses or gradients are no numbers."""
     start_spread: float
@@ -165,6 +167,10 @@ class _Facts:
     """Fall of the distance from the third to the last quarter of training, as a share."""
     falls_on: float
     """The same within the last quarter, per quarter."""
+
+    @property
+    def short(self) -> bool:
+        return self.steps < SHORT_STEPS and not self.kimg >= SHORT_KIMG
 
     @property
     def floors(self) -> float:
@@ -198,7 +204,7 @@ class _Facts:
     @property
     def learns(self) -> bool:
         """Whether the samples, whatever the discriminator says, are good or were getting better."""
-        return not self.rose and (self.near or self.falling or (self.holds and self.last <= HALVED * self.first))
+        return not self.rose and (self.near or self.falling)
 
     @property
     def dead_from_the_start(self) -> bool:
@@ -213,9 +219,10 @@ def _measure(run: Run) -> _Facts:
     kimg, distances = trajectory.T
     fell, falls_on = _falls(kimg, distances)
     finite_loss = loss_d[np.isfinite(loss_d)]
-    steps = curves.get("step", np.empty(0))
+    steps, seen = curves.get("step", np.empty(0)), curves.get("kimg", np.empty(0))
     return _Facts(
         steps=float(steps[-1]) if len(steps) else 0.0,
+        kimg=float(seen[-1]) if len(seen) else math.nan,
         # A step has always a discriminator's loss; the generator's terms may be empty where it steps seldom.
         broken=tuple(
             name for name in numbers if np.isinf(curves[name]).any() or (name == "loss_d" and _ends_nan(loss_d))
@@ -421,7 +428,7 @@ def _no_numbers(facts: _Facts) -> Diagnosis | None:
 def _generator_collapsed(facts: _Facts) -> Diagnosis | None:
     dead = facts.spread < SPREAD_ALARM and not facts.diversity >= DIVERSITY_LOW
     lost = facts.spread < SPREAD_LOST * facts.peak_spread
-    one_image = math.isnan(facts.spread) and facts.diversity < DIVERSITY_NONE and facts.steps >= SHORT_STEPS
+    one_image = math.isnan(facts.spread) and facts.diversity < DIVERSITY_NONE and not facts.short
     if not (dead or lost or one_image):
         return None
     rule = (
@@ -469,7 +476,7 @@ def _discriminator_wins(facts: _Facts) -> Diagnosis | None:
         f"The discriminator tells nearly all images apart (D(x) at least {GAP_WON:g} above D(G(z)) and "
         f"{_percent(SATURATED)} of its outputs surer than 0.993; or a loss of at most {LOSS_WON:g}; or D(x) at least "
         f"{GAP_AHEAD:g} above D(G(z)) with samples farther than {FAR}), and the Fréchet distance, if "
-        "measured, neither lies below that nor falls.",
+        "measured, neither lies below that nor falls. Not asked of losses that go below zero.",
         _said(
             _discriminator_words(facts),
             _distance_words(facts),
@@ -502,14 +509,15 @@ def _diverged(facts: _Facts) -> Diagnosis | None:
 
 
 def _still_improving(facts: _Facts) -> Diagnosis | None:
-    short = facts.steps < SHORT_STEPS and not (facts.near and facts.points > 1)
+    short = facts.short and not (facts.near and facts.points > 1)
     falling = facts.falling and not facts.floors <= CLOSE_FLOORS
     if not short and not falling:
         return None
     rule = (
         f"The Fréchet distance fell by more than {_percent(STILL_FALLING)} from the third to the last quarter of "
         f"training, goes on falling by more than {_percent(FALLING_ON)} within the last, and is above {CLOSE_FLOORS:g} "
-        f"floor; or training ended before step {SHORT_STEPS:,} with samples not known to be near and to stay so."
+        f"floor; or training ended before step {SHORT_STEPS:,} and {SHORT_KIMG:g} kimg with samples not known to be "
+        "near and to stay so."
     )
     evidence = _said(
         f"{facts.steps:,.0f} steps" if short else "",

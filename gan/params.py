@@ -144,7 +144,7 @@ class TrainParams(Section):
     batch_size: Annotated[int, Field(ge=2)]
     """Images in a step, real and generated alike."""
     loss: Literal["non-saturating", "minimax", "least-squares", "hinge", "wasserstein", "relativistic"]
-    """What the two networks play for; wasserstein needs `gradient_penalty`, or another of the penalties."""
+    """What the two networks play for; wasserstein needs one of the penalties, or spectral norm."""
     lr_g: Rate
     """Adam's learning rate for the generator."""
     lr_d: Rate
@@ -164,7 +164,8 @@ class TrainParams(Section):
     """The discriminator's target for real images (one-sided label smoothing): a number, or `[low, high]` to draw it
     afresh for every image."""
     r1_gamma: Weight
-    """Weight γ of the R1 penalty, γ/2 · E‖∇D(x)‖² over real images, against a discriminator that wins; 0: none."""
+    """Weight γ of the R1 penalty, γ/2 · E‖∇D(x)‖² over real images, against a discriminator that wins; 0: none.
+    Alone, it is used with batch norm too, though this makes it a penalty on the batch rather than on each image."""
     r2_gamma: Weight
     """Weight γ of the R2 penalty, the same over generated images; 0: none."""
     gradient_penalty: Weight
@@ -202,11 +203,6 @@ class TrainParams(Section):
         if self.real_label != 1.0 and self.loss not in LOSSES_WITH_LABELS:
             raise _contradiction(
                 "real_label", f"{self.real_label}, but train.loss {self.loss} has no labels to smooth; use 1.0"
-            )
-        if self.loss == "wasserstein" and not (self.gradient_penalty or self.r1_gamma or self.r2_gamma):
-            raise _contradiction(
-                "gradient_penalty",
-                "0, but train.loss wasserstein needs a penalty on the gradient; use 10, or train.r1_gamma",
             )
         return self
 
@@ -287,6 +283,26 @@ class Params(Section):
     def _check(self) -> Self:
         if self.sample.ema and self.train.ema_kimg == 0:
             raise _contradiction("sample.ema", "true, but train.ema_kimg is 0, so there is no average to sample from")
+        if self.evaluate.weights is not None and self.evaluate.extractor != "squeezenet1_1":
+            raise _contradiction(
+                "evaluate.weights",
+                f"{self.evaluate.weights!r}, but evaluate.extractor {self.evaluate.extractor} reads none; use null",
+            )
+        cut_from_train = self.data.source in ("mnist-5k", "folder") and self.data.test_fraction == 0
+        if cut_from_train and self.evaluate.extractor != "none":
+            raise _contradiction(
+                "data.test_fraction",
+                f"0, but evaluate.extractor {self.evaluate.extractor} needs a test split, and {self.data.source} "
+                "has no official one",
+            )
+        if self.sample.count < self.evaluate.splits:
+            raise _contradiction(
+                "evaluate.splits", f"{self.evaluate.splits} parts of sample.count = {self.sample.count} images"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_networks(self) -> Self:
         if self.generator.name == "cspup" and self.generator.z_dim < 2:
             raise _contradiction("generator.z_dim", "1, but generator.name cspup splits z in two halves; use 2 or more")
         for section, network in (("generator", self.generator.name), ("discriminator", self.discriminator.name)):
@@ -305,21 +321,17 @@ class Params(Section):
                 "discriminator.norm",
                 "batch, but train.gradient_penalty is on single images, which batch norm mixes; use none",
             )
-        if self.evaluate.weights is not None and self.evaluate.extractor != "squeezenet1_1":
+        held = self.train.gradient_penalty or self.train.r1_gamma or self.train.r2_gamma
+        if self.train.loss == "wasserstein" and not held and self.discriminator.norm != "spectral":
             raise _contradiction(
-                "evaluate.weights",
-                f"{self.evaluate.weights!r}, but evaluate.extractor {self.evaluate.extractor} reads none; use null",
+                "train.gradient_penalty",
+                "0, but train.loss wasserstein needs a hold on the discriminator's slope; use 10, or train.r1_gamma, "
+                "or discriminator.norm spectral",
             )
-        cut_from_train = self.data.source in ("mnist-5k", "folder") and self.data.test_fraction == 0
-        if cut_from_train and self.evaluate.extractor != "none":
+        if self.train.loss == "relativistic" and self.discriminator.norm == "batch":
             raise _contradiction(
-                "data.test_fraction",
-                f"0, but evaluate.extractor {self.evaluate.extractor} needs a test split, and {self.data.source} "
-                "has no official one",
-            )
-        if self.sample.count < self.evaluate.splits:
-            raise _contradiction(
-                "evaluate.splits", f"{self.evaluate.splits} parts of sample.count = {self.sample.count} images"
+                "discriminator.norm",
+                "batch, but train.loss relativistic compares single images, which batch norm mixes; use none",
             )
         return self
 

@@ -29,7 +29,7 @@ Weights = Mapping[str, Tensor]
 
 
 class SqueezeNet:
-    """The network up to its last convolution's activations, averaged over the image, on `device`."""
+    """The network up to its last Fire module's activations, averaged over the image, on `device`."""
 
     def __init__(self, weights: Weights, device: torch.device) -> None:
         self.device = device
@@ -65,6 +65,8 @@ def read_weights(path: Path) -> Weights:
     """
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
     # Damaged pickles raise nearly anything: KeyError, AssertionError, UnicodeDecodeError and half a dozen others.
     except Exception as error:
         raise InputError(
@@ -73,7 +75,7 @@ def read_weights(path: Path) -> Weights:
         ) from error
     expected = _shapes(_empty_network().state_dict())
     shapes = _shapes(found) if isinstance(found, Mapping) else {}
-    wrong = sorted(name for name in {*expected, *shapes} if expected.get(name) != shapes.get(name))
+    wrong = sorted(str(name) for name in {*expected, *shapes} if expected.get(name) != shapes.get(name))
     if wrong:
         raise InputError(
             f"evaluate.weights: {path} holds no weights of SqueezeNet 1.1: {len(wrong)} names or shapes differ, "

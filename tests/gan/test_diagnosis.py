@@ -166,6 +166,10 @@ def test_a_strong_discriminator_beside_good_or_improving_samples_has_not_won() -
     assert verdict(make_run((300, 200, 130, 90), 88.0, **LOST)) == "still improving"
 
 
+def test_samples_that_got_better_once_and_stay_bad_excuse_no_winning_discriminator() -> None:
+    assert verdict(make_run((400, 300, 190, 190, 190, 190, 190, 190), 190.0, **LOST)) == "discriminator wins"
+
+
 def test_bad_samples_convict_a_discriminator_that_is_less_sure() -> None:
     ahead = {"d_real": 0.85, "d_fake_before": 0.2, "saturated": 0.1, "loss_d": 0.4}
     assert verdict(by_curves_alone(**ahead)) == "converged"
@@ -284,6 +288,11 @@ def test_a_short_run_proves_nothing_but_an_alarm_counts() -> None:
     assert verdict(make_run((180, 179, 181, 180), 180.0, rows=5, steps=132)) == "still improving"
     assert verdict(make_run((104, 6, 5, 5), 5.0, rows=5, steps=900)) == "converged"
     assert verdict(make_run((), 5.0, rows=5, steps=900)) == "still improving"
+
+
+def test_few_steps_of_large_batches_are_not_short() -> None:
+    large = replace(make_run((180, 179, 181, 180), 180.0), curves=make_curves(steps=930, kimg=238.0))
+    assert verdict(large) == "stalled"
 
 
 @pytest.mark.parametrize(("distance", "expected"), [(17.9, "converged"), (18.1, "stalled")])

@@ -62,6 +62,7 @@ def test_the_schema_and_params_yaml_hold_the_same_keys() -> None:
             2,
             "generator.right_scale: 2 is not allowed: Input should be less than or equal to 1",
         ),
+        ("train.loss", "relativistic", "discriminator.norm: batch, but train.loss relativistic compares single images"),
         ("train.r2_gamma", 1.0, "discriminator.norm: batch, but train.r2_gamma asks for penalties on single images"),
         ("train.gradient_penalty", 10.0, "discriminator.norm: batch, but train.gradient_penalty is on single images"),
         ("evaluate.trajectory", 1, "evaluate.trajectory: 1, but one image has no covariance; use 0, for none, or 2"),
@@ -103,9 +104,11 @@ def test_the_wasserstein_loss_needs_a_penalty() -> None:
     check_params(document)  # with R1
     document["train"]["r1_gamma"] = 0
     with pytest.raises(
-        InputError, match=r"^params: train.gradient_penalty: 0, but train.loss wasserstein needs a penalty"
+        InputError, match=r"^params: train.gradient_penalty: 0, but train.loss wasserstein needs a hold"
     ):
         check_params(document)
+    document["discriminator"]["norm"] = "spectral"
+    check_params(document)
 
 
 def test_a_latent_of_one_dimension_cannot_be_split() -> None:

@@ -21,6 +21,16 @@ SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 MAX_IMAGE_BYTES = 2**28
 """Largest image file read, unpacked: a few bytes of zip can announce any size."""
 
+DAMAGED_MEMBER = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    OSError,
+    NotImplementedError,
+    UnicodeDecodeError,
+)
+"""What reading a damaged zip member raises, by its way of compression."""
 ENCRYPTED = 0x1
 """Bit of a zip member's flags."""
 PLAIN_FILE = (stat.S_IFREG | 0o644) << 16
@@ -75,8 +85,7 @@ def open_archive(path: Path) -> Iterator[tuple[list[str], Callable[[int], bytes]
         def read(index: int) -> bytes:
             try:
                 return archive.read(members[names[index]])
-            # What a damaged member raises, by its way of compression.
-            except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, NotImplementedError) as error:
+            except DAMAGED_MEMBER as error:
                 raise UnreadableError(f"damaged in the archive: {' '.join(str(error).split())}") from None
 
         yield names, read

@@ -19,6 +19,8 @@ LOG = logging.getLogger(__name__)
 
 UNPACKED = Path(ARCHIVE).stem
 """The archive's folder, where it is unpacked."""
+FOLDER_OF_TORCHVISION = "celeba"
+"""Where torchvision keeps it all, below the root that its users name."""
 
 MD5 = {
     ARCHIVE: "00d2c5bc6d35e252742224ab0c1e8fcb",
@@ -127,6 +129,8 @@ def _find(path: Path) -> tuple[Path, list[Path]]:
     """The archive, or the folder of the images, and the text files that are there."""
     if not path.exists():
         raise InputError(f"data.path: {path}: no such file or folder")
+    if (path / FOLDER_OF_TORCHVISION).is_dir() and not (path / ARCHIVE).is_file():
+        path = path / FOLDER_OF_TORCHVISION
     if path.is_file():
         images, places = path, [path.parent]
     elif (path / ARCHIVE).is_file():
