@@ -81,11 +81,13 @@ def refusal(path: Path | None, out: Path, checksum: str | None = None) -> str:
 # Local copies
 
 
-@pytest.mark.parametrize("kind", ["zip", "folder of the zip", "unpacked", "images alone"])
+@pytest.mark.parametrize("kind", ["zip", "folder of the zip", "unpacked", "images alone", "torchvision's root"])
 def test_whatever_form_the_images_have(tmp_path: Path, kind: str) -> None:
-    mine = write_celeba(tmp_path / "mine", 20)
-    path = mine
-    if kind == "zip":
+    mine = tmp_path / ("celeba" if kind == "torchvision's root" else "mine")
+    path = write_celeba(mine, 20)
+    if kind == "torchvision's root":
+        path = tmp_path
+    elif kind == "zip":
         path = mine / ARCHIVE
     elif kind in ("unpacked", "images alone"):
         shutil.unpack_archive(mine / ARCHIVE, mine)

@@ -217,6 +217,20 @@ def test_a_damaged_member_is_unreadable_and_the_others_are_not(tmp_path: Path, m
         assert collection.read(1) == png(9)
 
 
+def test_a_member_whose_own_name_is_no_text_is_unreadable(tmp_path: Path) -> None:
+    source = tmp_path / "m.zip"
+    with zipfile.ZipFile(source, "w") as archive:
+        archive.writestr("é.png", png(9))
+    content = source.read_bytes().replace("é.png".encode(), b"\xff\xff.png", 1)  # in its own header, not in the list
+    source.write_bytes(content)
+    fetch(source, tmp_path / "raw")
+    with (
+        folder_source.open_images(tmp_path / "raw") as collection,
+        pytest.raises(UnreadableError, match="damaged in the archive"),
+    ):
+        collection.read(0)
+
+
 def test_links_to_images_are_followed_and_links_to_folders_refused(tmp_path: Path) -> None:
     elsewhere = write_tree(tmp_path / "elsewhere", "x.png")
     mine = write_tree(tmp_path / "mine", "a.png")

@@ -166,6 +166,11 @@ def test_damaged_files_and_files_of_other_kinds_are_one_line(weights_file: Path,
     assert "\n" not in str(caught.value)
 
 
+def test_weights_that_may_not_be_read_are_said_to_be_that(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError):  # which a stage tells in one line, with the path
+        read_weights(tmp_path)
+
+
 def other_contents(weights: dict[str, torch.Tensor]) -> dict[str, object]:
     name = "features.0.weight"
     return {
@@ -176,12 +181,22 @@ def other_contents(weights: dict[str, torch.Tensor]) -> dict[str, object]:
         "one too many": weights | {"extra": torch.ones(1)},
         "another shape": weights | {name: torch.ones(96, 3, 7, 7)},
         "no tensor": weights | {name: "a text"},
+        "numbers for names": {**weights, 7: torch.ones(1)},
     }
 
 
 @pytest.mark.parametrize(
     "kind",
-    ["another network", "a whole module", "no tensors", "one missing", "one too many", "another shape", "no tensor"],
+    [
+        "another network",
+        "a whole module",
+        "no tensors",
+        "one missing",
+        "one too many",
+        "another shape",
+        "no tensor",
+        "numbers for names",
+    ],
 )
 def test_weights_of_another_network_are_one_line(weights_file: Path, tmp_path: Path, kind: str) -> None:
     path = tmp_path / "weights.pth"
