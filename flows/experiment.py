@@ -3,6 +3,7 @@
 `python -m flows.experiment NAME [KEY=VALUE …]`
 """
 
+import difflib
 import json
 import re
 import shlex
@@ -16,10 +17,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 EXPERIMENTS = Path("experiments.yaml")
+PARAMS = Path("params.yaml")
 PLAIN_WORD = re.compile(r"(?!(?:null|true|false|nan|inf)$)[a-z][\w./-]*", re.IGNORECASE)
 """Text that DVC's override grammar takes for itself without quotes."""
-
-OVERRIDE = re.compile(r"[a-z]\w*(\.\w+)*=")
 
 
 class ExperimentError(ValueError):
@@ -52,7 +52,7 @@ def read_experiments(path: Path) -> dict[str, dict[str, Any]]:
 def experiment_command(name: str, experiments: Mapping[str, Mapping[str, Any]], overrides: Sequence[str]) -> list[str]:
     """The `dvc exp run` command of the experiment `name`, and after its own parameters the user's `overrides`.
 
-    Raises ExperimentError, listing the names, if it is unknown, and for an override that is not KEY=VALUE.
+    Raises ExperimentError, listing the names, if it is unknown.
 
     It runs in a temporary copy, so that the working tree stays as it is and the next experiment starts from the
     committed parameters too.
@@ -64,10 +64,28 @@ def experiment_command(name: str, experiments: Mapping[str, Mapping[str, Any]], 
         plain = isinstance(value, str) and PLAIN_WORD.fullmatch(value)
         command += ["--set-param", f"{key}={value if plain else json.dumps(value, ensure_ascii=False)}"]
     for override in overrides:
-        if not OVERRIDE.match(override):
-            raise ExperimentError(f"{override!r} is not KEY=VALUE, as in train.epochs=20")
         command += ["--set-param", override]
     return command
+
+
+def check_overrides(overrides: Sequence[str], keys: Sequence[str]) -> None:
+    """Raise ExperimentError for an override that is not KEY=VALUE with one of the parameters' `keys`."""
+    for override in overrides:
+        key, equals, _ = override.partition("=")
+        if not equals or key.startswith("-"):
+            raise ExperimentError(f"{override!r} is not KEY=VALUE, as in train.epochs=20")
+        if key not in keys:
+            close = difflib.get_close_matches(key, keys, 1)
+            raise ExperimentError(f"{PARAMS} has no {key}" + (f"; did you mean {close[0]}?" if close else ""))
+
+
+def read_keys(path: Path) -> list[str]:
+    """The parameters' names, as `train.epochs`."""
+    document = YAML(typ="safe", pure=True).load(path)
+    names = []
+    for section, values in document.items():
+        names += [f"{section}.{name}" for name in values] if isinstance(values, Mapping) else [section]
+    return names
 
 
 def main(arguments: list[str]) -> int:
@@ -79,6 +97,7 @@ def main(arguments: list[str]) -> int:
             menu = "\n".join(f"  {name:{width}}  {experiment['about']}" for name, experiment in experiments.items())
             raise ExperimentError(f"give one name of {EXPERIMENTS}, as in make experiment NAME=…\n{menu}")
         command = experiment_command(arguments[0], experiments, arguments[1:])
+        check_overrides(arguments[1:], read_keys(PARAMS))
         changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "params.yaml"], check=False)
         if changed.returncode:
             raise ExperimentError(

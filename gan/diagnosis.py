@@ -75,7 +75,8 @@ STILL_FALLING = 0.15
 """Fall of the distance from the third to the last quarter of training, as a share; 0.12 in a run whose learning rates
 have fallen to zero."""
 FALLING_ON = 0.05
-"""Fall per quarter within the last one, as a share: the fall before must go on, for it to be worth waiting."""
+"""Fall per quarter within the last one, as a share: the fall before must go on, for it to be worth waiting. Where the
+samples are far from the real images, this much is enough before as well."""
 SHORT_STEPS = 1000
 """Steps before which nothing can be called settled: good recipes show shapes after 300 to 500."""
 SHORT_KIMG = 64.0
@@ -109,8 +110,8 @@ class Diagnosis:
     """What became of a run, and why it is said."""
 
     verdict: str
-    """`converged`, `still improving`, `stalled`, `mode collapse`, `discriminator wins`, `generator collapsed` or
-    `diverged`."""
+    """`converged`, `still improving`, `stopped too early`, `stalled`, `mode collapse`, `discriminator wins`,
+    `generator collapsed` or `diverged`."""
     rule: str
     """The rule that gave the verdict, with its thresholds, in a sentence."""
     evidence: tuple[str, ...]
@@ -194,7 +195,8 @@ class _Facts:
 
     @property
     def falling(self) -> bool:
-        return self.fell > STILL_FALLING and self.falls_on > FALLING_ON
+        # A slow fall near the real images is the end of one; far from them it still leads somewhere.
+        return self.fell > (FALLING_ON if self.far else STILL_FALLING) and self.falls_on > FALLING_ON
 
     @property
     def rose(self) -> bool:
@@ -358,20 +360,20 @@ def _discriminator_words(facts: _Facts) -> str:
 def _distance_words(facts: _Facts) -> str:
     if math.isnan(facts.distance):
         return "no feature extractor: judged by the curves alone"
-    words = f"Fréchet distance {facts.distance:.3g}"
+    words = f"Fréchet distance {_number(facts.distance)}"
     if not math.isnan(facts.floors):
-        words += f", {_times(facts.floors)} times the {facts.floor:.3g} of real images"
+        words += f", {_times(facts.floors)} times the {_number(facts.floor)} of real images"
     if not math.isnan(facts.variances):
-        words += f" ({_times(facts.variances)} times their variance)"
+        words += f" and {_times(facts.variances)} times that of one average image (their variance)"
     return words
 
 
 def _course_words(facts: _Facts) -> str:
     if facts.points < 2:
         return "" if math.isnan(facts.distance) else "no course of the distance over training"
-    course = f"distance of the kept generators {facts.first:.3g} at first, {facts.last:.3g} at last"
+    course = f"distance of the kept generators {_number(facts.first)} at first, {_number(facts.last)} at last"
     if facts.last > facts.best:
-        course += f", {facts.best:.3g} at best ({facts.best_kimg:.3g} kimg)"
+        course += f", {_number(facts.best)} at best ({facts.best_kimg:.3g} kimg)"
     return course
 
 
@@ -388,6 +390,10 @@ def _fall_words(facts: _Facts) -> str:
 
 def _diversity_words(facts: _Facts) -> str:
     return "" if math.isnan(facts.diversity) else f"feature diversity {facts.diversity:.2f} (real images: 1)"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _times(ratio: float) -> str:
@@ -432,9 +438,9 @@ def _generator_collapsed(facts: _Facts) -> Diagnosis | None:
     if not (dead or lost or one_image):
         return None
     rule = (
-        f"The generator's output spreads across z by less than {SPREAD_ALARM:g} at the end (and its samples are not "
-        f"diverse in features), or by less than {_percent(SPREAD_LOST)} of what it once did; where the spread was not "
-        f"recorded, feature diversity is below {DIVERSITY_NONE:g}."
+        f"The spread of the generator's output across z ends below {SPREAD_ALARM:g} (and its samples are not diverse "
+        f"in features), or below {_percent(SPREAD_LOST)} of its highest; where the spread was not recorded, feature "
+        f"diversity is below {DIVERSITY_NONE:g}."
     )
     evidence = _said(
         _spread_words(facts),
@@ -509,36 +515,40 @@ def _diverged(facts: _Facts) -> Diagnosis | None:
 
 
 def _still_improving(facts: _Facts) -> Diagnosis | None:
-    short = facts.short and not (facts.near and facts.points > 1)
-    falling = facts.falling and not facts.floors <= CLOSE_FLOORS
-    if not short and not falling:
+    if not facts.falling or facts.floors <= CLOSE_FLOORS:
         return None
-    rule = (
-        f"The Fréchet distance fell by more than {_percent(STILL_FALLING)} from the third to the last quarter of "
-        f"training, goes on falling by more than {_percent(FALLING_ON)} within the last, and is above {CLOSE_FLOORS:g} "
-        f"floor; or training ended before step {SHORT_STEPS:,} and {SHORT_KIMG:g} kimg with samples not known to be "
-        "near and to stay so."
-    )
-    evidence = _said(
-        f"{facts.steps:,.0f} steps" if short else "",
-        _course_words(facts),
-        _fall_words(facts),
-        _distance_words(facts),
-        _diversity_words(facts),
-        _spread_words(facts),
-    )
-    if falling:
-        return Diagnosis(
-            "still improving",
-            rule,
-            evidence,
-            "The samples were still getting better when training stopped. Nothing is wrong; it was too early.",
-            "Train longer: double train.epochs.",
-        )
     return Diagnosis(
         "still improving",
-        rule,
-        evidence,
+        f"The Fréchet distance fell by more than {_percent(STILL_FALLING)} from the third to the last quarter of "
+        f"training ({_percent(FALLING_ON)} where it is above {FAR}), goes on falling by more than "
+        f"{_percent(FALLING_ON)} within the last, and is above {CLOSE_FLOORS:g} times that of real images.",
+        _said(
+            _course_words(facts),
+            _fall_words(facts),
+            _distance_words(facts),
+            _diversity_words(facts),
+            _spread_words(facts),
+        ),
+        "The samples were still getting better when training stopped. Nothing is wrong; it was too early.",
+        "Train longer: double train.epochs.",
+    )
+
+
+def _stopped_too_early(facts: _Facts) -> Diagnosis | None:
+    if not facts.short or (facts.near and facts.points > 1):
+        return None
+    return Diagnosis(
+        "stopped too early",
+        f"Training ended before step {SHORT_STEPS:,} and {SHORT_KIMG:g} kimg, and the samples are not known to be near "
+        "the real images and to stay so.",
+        _said(
+            f"{facts.steps:,.0f} steps",
+            _course_words(facts),
+            _fall_words(facts),
+            _distance_words(facts),
+            _diversity_words(facts),
+            _spread_words(facts),
+        ),
         "Training stopped before anything could settle: both networks have hardly met. None of the alarms was raised, "
         "but so short a run proves nothing either.",
         "Train longer: raise train.epochs until there are a few thousand steps.",
@@ -633,6 +643,7 @@ RULES: tuple[Callable[[_Facts], Diagnosis | None], ...] = (
     _discriminator_wins,
     _diverged,
     _still_improving,
+    _stopped_too_early,
     _mode_collapse,
     _stalled,
 )

@@ -118,6 +118,8 @@ def report(params: Params) -> None:
             params=params.model_dump(),
             data=data,
             samples=samples,
+            real_images=min(data.splits["test"].count, params.reference.images) if "test" in data.splits else None,
+            last_distance=float(course["distance"][-1]) if course else None,
         )
         (folder / "index.html").write_text(page, encoding="utf-8")
 

@@ -31,6 +31,7 @@ BLOCK = 32
 """Images a worker is given at a time. A few blocks are all that is held in memory."""
 ENCODED = ("celeba", "folder")
 """Sources of encoded image files; the others hold raw pixels."""
+SMALLER = "smaller than data.crop"
 NAMED = 5
 """Unreadable images that an error message names."""
 
@@ -98,7 +99,7 @@ def prepare(
                 labels = None if collection.labels is None else collection.labels[kept]
                 n_classes = None if collection.classes is None else len(collection.classes)
                 written[name] = finish_split(out, name, len(kept), labels, n_classes)
-        _check_skipped(skipped, len(collection.names), max_bad_fraction)
+        _check_skipped(skipped, len(collection.names), max_bad_fraction, crop)
         _check_filled({name: split.count for name, split in written.items()}, "once unreadable images are left out")
         write_manifest(
             out,
@@ -169,7 +170,7 @@ def convert_image(item: Item, *, image_size: int, channels: int, crop: int | Non
         image = _decode(item)
         side = min(image.size) if crop is None else crop
         if side > min(image.size):
-            raise UnreadableError(f"{image.width}x{image.height} pixels, smaller than data.crop {crop}")
+            raise UnreadableError(f"{image.width}x{image.height} pixels, {SMALLER} {crop}")
     except UnreadableError as error:
         return str(error)
     left, top = (image.width - side) // 2, (image.height - side) // 2
@@ -265,7 +266,12 @@ def _follow_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def _check_skipped(skipped: Sequence[Skipped], total: int, max_bad_fraction: float) -> None:
+def _check_skipped(skipped: Sequence[Skipped], total: int, max_bad_fraction: float, crop: int | None) -> None:
+    if len(skipped) == total and all(SMALLER in item.reason for item in skipped):
+        raise InputError(
+            f"data.crop: {crop} is larger than every image, as {skipped[0].name!r} of "
+            f"{skipped[0].reason.partition(',')[0]}; lower it, or use null for the largest square"
+        )
     if len(skipped) > max_bad_fraction * total:
         named = "; ".join(f"{item.name!r}: {item.reason}" for item in skipped[:NAMED])
         more = f"; and {len(skipped) - NAMED} more" if len(skipped) > NAMED else ""

@@ -108,11 +108,11 @@ def draw_curves(path: Path, curves: Mapping[str, Curve]) -> None:
 def draw_distance(path: Path, kimg: Curve, distances: Curve, name: str, floor: float | None) -> None:
     """Draw the Fréchet distance `name` of the kept generators against kimg, and that of real images as a line.
 
-    Log axes; what is not above zero leaves a gap. Equal arguments give equal bytes.
+    The distances have a log axis; what is not above zero leaves a gap. Equal arguments give equal bytes.
     """
     with _chart(height_inches=3.0) as figure:
         axes = figure.subplots()
-        axes.set(title="Distance over training", ylabel=name)
+        axes.set(title="Distance over training", ylabel=f"{name} (log scale)")
         axes.set_xlabel(KIMG)
         _log_axis(axes)
         axes.plot(kimg, distances, color=GENERATOR, label="kept generators", marker="o", markersize=3.5)

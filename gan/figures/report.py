@@ -86,6 +86,8 @@ class _Known:
     meaning: str
     better: str
     spec: str | None = None
+    real: str | None = None
+    """What real images have by definition."""
 
 
 KNOWN_SCORES = {
@@ -113,17 +115,19 @@ KNOWN_SCORES = {
         "much, near 0 all samples are alike.",
         "",
         ".2f",
+        real="1",
     ),
     "best_kimg": _Known(
         "Best kept generator",
-        "Thousands of images shown to the kept generator of the smallest Fréchet distance; well before the end, "
-        "training went on too long.",
+        "Thousands of real images shown (kimg) when the kept generator of the smallest Fréchet distance was saved; well "
+        "before the end, training went on too long.",
         "",
         ",.4g",
     ),
     "best_distance": _Known(
         "Its distance",
-        "Fréchet distance of that generator, from fewer samples than the score of the run and so larger.",
+        "Fréchet distance of that generator, from other and usually fewer samples, so not comparable with the score "
+        "above.",
         "lower",
     ),
     "rarest_class": _Known(
@@ -144,11 +148,21 @@ KNOWN_SCORES = {
         ".1f",
     ),
 }
-TONES = {"converged": "good", "still improving": "wait", "stalled": "wait"}
+TONES = {"converged": "good", "still improving": "wait", "stopped too early": "wait", "stalled": "wait"}
 """How a verdict is coloured; any other is bad."""
-PARAMETER = re.compile(r"\b(?:data|generator|discriminator|train|sample|evaluate)\.\w+(?:=(?:\[[\w,]+\]|[\w.]*\w))?")
-"""A parameter by its section and name, with a value or without."""
+PARAMETER = re.compile(
+    r"\b(?:data|generator|discriminator|train|reference|sample|evaluate|hardware)\.\w+"
+    r"(?:=(?:\[[\w., -]*\]|[\w./+-]*\w))?"
+)
+"""A parameter by its section and name, with a value or without; the sentence's comma or full stop is not of it."""
 HEADLINE = ("inception_score", "classifier-FD", "squeezenet-FD")
+FEATURES = {"classifier-FD": 128, "squeezenet-FD": 512}
+"""How many features each Fréchet distance is measured in."""
+SAMPLES_PER_FEATURE = 10
+ENOUGH_SAMPLES = 2048
+"""Samples below which a Fréchet distance is shown with a warning, as below `SAMPLES_PER_FEATURE`."""
+BETTER_BEFORE = 0.9
+"""Best distance of the kept generators, as a share of the last one's, that is no chance: 1,000 samples scatter by 5 %."""
 
 
 def score_rows(
@@ -159,7 +173,7 @@ def score_rows(
     The spread of KEY is `KEY_std`; the real images' number is `real_KEY` or `floor_KEY` of `reference_scores`. A
     score without words here is shown under its own name.
     """
-    real = {"rarest_class": min(row.real for row in classes)} if classes else {}
+    real: dict[str, float] = {"rarest_class": min(row.real for row in classes)} if classes else {}
     for key, value in reference_scores.items():
         if _is_number(value):
             real[key.removeprefix("real_").removeprefix("floor_")] = value
@@ -171,7 +185,7 @@ def score_rows(
         text = _number(value, known.spec)
         if _is_number(scores.get(f"{key}_std")):
             text += f" ± {_number(scores[f'{key}_std'], known.spec)}"
-        yardstick = _number(real[key], known.spec) if key in real else None
+        yardstick = _number(real[key], known.spec) if key in real else known.real
         rows.append(ScoreRow(key, known.label, known.meaning, known.better, text, yardstick))
     return rows
 
@@ -189,6 +203,8 @@ def render_report(
     params: Mapping[str, Any],
     data: Manifest,
     samples: Mapping[str, Any],
+    real_images: int | None,
+    last_distance: float | None,
 ) -> str:
     """The whole page as HTML that loads nothing from anywhere and runs no script. Equal arguments, equal text.
 
@@ -198,6 +214,8 @@ def render_report(
     training: numbers at the end of training.
     params: the resolved parameters, a mapping of sections and single values.
     samples: what is known of the sample set; `count`, `seed` and `ema` are shown.
+    real_images: how many of the test split, the first ones, `reference_scores` were measured on.
+    last_distance: Fréchet distance of the last kept generator, comparable with `best_distance` of `scores`.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -210,7 +228,10 @@ def render_report(
     environment.filters["yaml"] = _yaml
     environment.filters["number"] = _number
     environment.filters["code"] = _code
-    rows = score_rows(scores, reference_scores, classes)
+    environment.filters["fact"] = _fact
+    hidden = set() if _was_better_before(scores, last_distance, diagnosis) else {"best_kimg", "best_distance"}
+    rows = [row for row in score_rows(scores, reference_scores, classes) if row.key not in hidden]
+    features = max((FEATURES[row.key] for row in rows if row.key in FEATURES), default=0)
     shown = {key for row in rows for key in (f"real_{row.key}", f"floor_{row.key}")}
     single = {key: value for key, value in params.items() if not isinstance(value, Mapping)}
     sections = {"general": single} | {key: value for key, value in params.items() if key not in single}
@@ -222,7 +243,7 @@ def render_report(
         tone=TONES.get(diagnosis.verdict, "bad"),
         rows=rows,
         headline=[row for row in rows if row.key in HEADLINE],
-        protocol=scores.get("protocol", []),
+        protocol=_protocol(scores),
         more_reference={key: value for key, value in reference_scores.items() if key not in shown},
         scores_provenance=scores_provenance,
         classes=classes,
@@ -231,7 +252,30 @@ def render_report(
         sections=sections,
         data=data,
         samples=samples,
+        real_images=real_images,
+        measured_on_test=[]
+        if real_images is None
+        else [row.label for row in rows if row.key in HEADLINE and row.real is not None],
+        features=features,
+        few_samples=features > 0 and samples["count"] < max(SAMPLES_PER_FEATURE * features, ENOUGH_SAMPLES),
     )
+
+
+def _was_better_before(scores: Mapping[str, Any], last_distance: float | None, diagnosis: Diagnosis) -> bool:
+    """Whether the best kept generator says that training went on too long.
+
+    A generator that has collapsed is no better where its one image happens to lie nearer to the real ones.
+    """
+    best = scores.get("best_distance")
+    if not _is_number(best) or last_distance is None or diagnosis.verdict == "generator collapsed":
+        return False
+    return bool(best < BETTER_BEFORE * last_distance)
+
+
+def _protocol(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The protocol of `scores`, without what only a score that was not measured depends on."""
+    unused = set() if "inception_score" in scores else {"inception_score_splits"}
+    return [{key: value for key, value in entry.items() if key not in unused} for entry in scores.get("protocol", [])]
 
 
 def _picture(path: Path) -> dict[str, Any]:
@@ -270,6 +314,13 @@ def _number(value: float, spec: str | None = None) -> str:
 def _yaml(value: object) -> str:
     """A value as params.yaml would have it."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _fact(value: object) -> str:
+    """A value of the protocol: names with values as words, all else as params.yaml would have it."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_yaml(each)}" for name, each in value.items())
+    return _yaml(value)
 
 
 def _code(text: str) -> Markup:

@@ -79,6 +79,7 @@ FAILED = Run(
 GALLERY = {
     "converged": make_run(),
     "still improving": make_run((104, 50, 25, 12), 11.0),
+    "stopped too early": by_curves_alone(rows=5, steps=200),
     "stalled": make_run((60, 40, 30, 26, 25, 25, 24, 25), 24.5),
     "mode collapse": replace(make_run((104, 90, 88, 85, 84, 85, 84, 84), 84.0), diversity=0.5),
     "discriminator wins": make_run((170, 172, 175, 176, 174, 176, 175, 176), 176.0, **LOST),
@@ -264,6 +265,12 @@ def test_the_fall_of_a_quarter_decides_whether_it_was_too_early(fall: float, exp
     assert verdict(make_run(tuple(distances), float(distances[-1]))) == expected
 
 
+def test_far_from_the_real_images_a_slow_fall_still_leads_somewhere() -> None:
+    slow = tuple(2000 * 0.9 ** (np.arange(8) / 2))  # 10 % a quarter
+    assert verdict(replace(make_run(slow, slow[-1]), real_variance=1600.0)) == "still improving"
+    assert verdict(replace(make_run(slow, slow[-1]), real_variance=16000.0)) == "converged"
+
+
 def test_a_fall_that_is_over_is_none() -> None:
     assert verdict(make_run((104, 50, 30, 20, 20, 20, 10, 10, 10, 10), 10.0)) == "converged"
 
@@ -283,11 +290,11 @@ def test_two_kept_generators_show_a_fall() -> None:
 
 
 def test_a_short_run_proves_nothing_but_an_alarm_counts() -> None:
-    assert verdict(by_curves_alone(rows=5, steps=999)) == "still improving"
+    assert verdict(by_curves_alone(rows=5, steps=999)) == "stopped too early"
     assert verdict(by_curves_alone(rows=5, steps=1000)) == "converged"
-    assert verdict(make_run((180, 179, 181, 180), 180.0, rows=5, steps=132)) == "still improving"
+    assert verdict(make_run((180, 179, 181, 180), 180.0, rows=5, steps=132)) == "stopped too early"
     assert verdict(make_run((104, 6, 5, 5), 5.0, rows=5, steps=900)) == "converged"
-    assert verdict(make_run((), 5.0, rows=5, steps=900)) == "still improving"
+    assert verdict(make_run((), 5.0, rows=5, steps=900)) == "stopped too early"
 
 
 def test_few_steps_of_large_batches_are_not_short() -> None:
@@ -343,7 +350,7 @@ def test_curves_without_the_newer_columns_will_do() -> None:
 def test_a_run_of_nothing_has_a_verdict() -> None:
     for curves in ({}, make_curves(rows=1, steps=1), {name: column[:0] for name, column in make_curves().items()}):
         found = diagnose(Run(curves, None, None, [], None, None, None))
-        assert found.verdict == "still improving"
+        assert found.verdict == "stopped too early"
         assert "nan" not in " ".join(found.evidence)
 
 
@@ -373,4 +380,4 @@ def test_thresholds_are_in_the_rules(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diagnosis, "SPREAD_ALARM", 0.5)
     found = diagnose(by_curves_alone())
     assert found.verdict == "generator collapsed"
-    assert "less than 0.5 " in found.rule
+    assert "ends below 0.5 " in found.rule

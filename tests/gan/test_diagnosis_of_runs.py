@@ -73,7 +73,7 @@ def test_the_cspup_gan_as_first_written_has_collapsed_and_the_repaired_one_has_n
     failing = run(digits(), tmp_path / "failing", 30, 8, **FAILING)
     assert failing.verdict == "generator collapsed"
     assert "generator.block=after" in failing.advice
-    assert run(digits(), tmp_path / "repaired", 30, 8, **REPAIRED).verdict == "still improving"
+    assert run(digits(), tmp_path / "repaired", 30, 8, **REPAIRED).verdict == "stopped too early"
 
 
 @pytest.mark.slow
@@ -83,4 +83,4 @@ def test_so_it_is_on_faces(tmp_path: Path) -> None:
         faces = [convert_image(collection.read(i), image_size=64, channels=3, crop=178) for i in range(4000)]
     images = np.stack([face for face in faces if not isinstance(face, str)])
     assert run(images, tmp_path / "failing", 250, 16, **FAILING).verdict == "generator collapsed"
-    assert run(images, tmp_path / "repaired", 250, 16, **REPAIRED).verdict == "still improving"
+    assert run(images, tmp_path / "repaired", 250, 16, **REPAIRED).verdict == "stopped too early"

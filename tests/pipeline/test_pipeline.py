@@ -190,6 +190,7 @@ def test_an_experiment_runs_by_name_and_leaves_the_working_tree_alone(project: P
         (["mnist"], "experiment: no experiment is named 'mnist'; experiments.yaml has mnist-quick, "),
         ([], "experiment: give one name of experiments.yaml"),
         (["mnist-quick", "--queue"], "experiment: '--queue' is not KEY=VALUE"),
+        (["mnist-quick", "train.epoch=5"], "experiment: params.yaml has no train.epoch; did you mean train.epochs?"),
     ],
 )
 def test_a_wrong_experiment_name_is_refused(arguments: list[str], message: str, project: Project) -> None:

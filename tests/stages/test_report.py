@@ -198,6 +198,26 @@ def test_a_run_on_photographs_is_reported_with_its_own_distance(run: Path) -> No
     assert "Inception" not in REPORT.read_text()
 
 
+@pytest.mark.parametrize(
+    ("images", "said"), [(50000, "the 40 of the test"), (30, "the first 30 of the 40 of the test")]
+)
+def test_real_images_are_counted_as_the_reference_took_them(run: Path, images: int, said: str) -> None:
+    document = load_params(run / "params.yaml").model_dump()
+    document["reference"]["images"] = images
+    report(check_params(document))
+    assert f"(Inception Score and classifier-FD: {said} split)" in REPORT.read_text()
+
+
+@pytest.mark.parametrize(("last", "shown"), [(12.5, False), (25.0, True)])
+def test_the_best_kept_generator_is_compared_with_the_last(run: Path, last: float, shown: bool) -> None:
+    scores = json.loads(layout.SCORES.read_text())
+    write_json(layout.SCORES, scores | {"best_kimg": 7.5, "best_distance": 12.4})
+    rows: list[tuple[object, ...]] = [(25, 2.5, 50), (75, 7.5, 12.4), (100, 10, last)]
+    write_csv(layout.EVALUATION_FIGURES / "trajectory.csv", ("step", "kimg", "distance"), rows)
+    report(load_params(run / "params.yaml"))
+    assert ("Best kept generator" in REPORT.read_text()) == shown
+
+
 def test_the_last_report_goes_with_its_figures(run: Path) -> None:
     layout.REPORT.mkdir()
     (layout.REPORT / "old.png").touch()

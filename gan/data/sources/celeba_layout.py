@@ -150,6 +150,6 @@ def _check_listed(names: list[str], listed: Mapping[str, object], path: Path) ->
     missing = [name for name in names if name not in listed]
     if missing:
         raise InputError(
-            f"{path}: {missing[0]!r}, an image of the archive, is not listed, nor are {len(missing) - 1} others of "
-            f"{len(names)}; fetch the file again, or take it away"
+            f"{path}: {len(missing)} of the archive's {len(names)} images are not listed, as {missing[0]!r}; fetch the "
+            "file again, or take it away"
         )

@@ -176,8 +176,8 @@ def test_a_crop_larger_than_the_images_is_named(tmp_path: Path) -> None:
     raw = fetch(write_celeba(tmp_path / "mine", 20), tmp_path / "raw")
     with pytest.raises(InputError) as caught:
         prepare_small(raw, tmp_path / "prepared", crop=300)
-    assert str(caught.value).startswith("20 of 20 images are unreadable, more than data.max_bad_fraction 0 allows; ")
-    assert ": 18x22 pixels, smaller than data.crop 300; " in str(caught.value)
+    assert str(caught.value).startswith("data.crop: 300 is larger than every image, as '0000")
+    assert "of 18x22 pixels; lower it, or use null" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -231,7 +231,7 @@ def test_a_folder_of_images_has_no_digest(tmp_path: Path) -> None:
             PARTITION,
             "000007.jpg 0\n",
             "",
-            "'000007.jpg', an image of the archive, is not listed, nor are 0 others of 20",
+            "1 of the archive's 20 images are not listed, as '000007.jpg'",
         ),
         (PARTITION, "000007.jpg 0", "000007.jpg", "line 7: '000007.jpg' is not an image's name and its split, 0 (tr"),
         (PARTITION, "000007.jpg 0", "000007.jpg 3", "line 7: '000007.jpg 3' is not"),
@@ -245,7 +245,7 @@ def test_a_folder_of_images_has_no_digest(tmp_path: Path) -> None:
         (ATTRIBUTES, "000007.jpg -1", "000007.jpg", "line 9: '000007.jpg -1 -1' is not an image's name and 3 times"),
         (ATTRIBUTES, "000007.jpg -1", "000007.jpg 0", "line 9: '000007.jpg 0 -1 -1' is not"),
         (ATTRIBUTES, "000007.jpg", "000008.jpg", "line 10: '000008.jpg' is listed for the second time"),
-        (ATTRIBUTES, "000007.jpg", "000077.jpg", "'000007.jpg', an image of the archive, is not listed"),
+        (ATTRIBUTES, "000007.jpg", "000077.jpg", "1 of the archive's 20 images are not listed, as '000007.jpg'"),
     ],
 )
 def test_text_files_that_do_not_match_are_refused(tmp_path: Path, file: str, old: str, new: str, message: str) -> None:

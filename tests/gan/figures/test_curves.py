@@ -3,6 +3,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image, ImageColor
 
 from gan.figures.curves import (
@@ -91,6 +92,14 @@ def test_the_distance_is_drawn_with_its_floor(tmp_path: Path, points: int) -> No
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert colored(tmp_path / "a.png", GENERATOR) > 100
     assert colored(tmp_path / "a.png", FAINT) > colored(tmp_path / "bare.png", FAINT) + 500
+
+
+def test_the_distance_names_its_log_scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr("gan.figures.curves._save", lambda figure, _: drawn.append(figure))
+    draw_distance(tmp_path / "a.png", np.arange(1.0, 5), np.arange(1.0, 5), "squeezenet-FD", 0.5)
+    (axes,) = drawn[0].axes
+    assert (axes.get_ylabel(), axes.get_yscale()) == ("squeezenet-FD (log scale)", "log")
 
 
 def test_distances_that_no_log_axis_has_leave_gaps(tmp_path: Path) -> None:

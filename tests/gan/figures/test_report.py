@@ -105,9 +105,11 @@ def arguments(tmp_path: Path) -> dict[str, Any]:
             crop=None,
             resize="lanczos",
             classes=["zero", "one"],
-            splits={"train": Split(4250, "5" * 32, None, None)},
+            splits={"train": Split(4250, "5" * 32, None, None), "test": Split(500, "8" * 32, None, None)},
         ),
         "samples": {"count": 10000, "seed": 7, "ema": True},
+        "real_images": 500,
+        "last_distance": 30.0,
     }
 
 
@@ -176,7 +178,8 @@ def test_the_verdict_stands_above_all_figures(arguments: dict[str, Any]) -> None
     text = words(page)
     expected = (
         "mode collapse Few kinds are drawn. Next: train.augment=[translation,cutout] , then a lower train.lr_g . "
-        "Measured: feature diversity 0.31 distance 84 The rule: Feature diversity is below 0.6."
+        "Measured: feature diversity 0.31 distance 84 kimg: thousands of real images shown in training. "
+        "The rule: Feature diversity is below 0.6."
     )
     assert expected in text
     assert text.index(expected) < text.index("Samples Scores")
@@ -186,12 +189,118 @@ def test_the_verdict_stands_above_all_figures(arguments: dict[str, Any]) -> None
 
 @pytest.mark.parametrize(
     ("verdict", "tone"),
-    [("converged", "good"), ("still improving", "wait"), ("diverged", "bad"), ("discriminator wins", "bad")],
+    [
+        ("converged", "good"),
+        ("still improving", "wait"),
+        ("stopped too early", "wait"),
+        ("diverged", "bad"),
+        ("discriminator wins", "bad"),
+        ("one that nobody knows", "bad"),
+    ],
 )
 def test_a_verdict_has_its_colour(arguments: dict[str, Any], verdict: str, tone: str) -> None:
     arguments["diagnosis"] = replace(arguments["diagnosis"], verdict=verdict)
-    (section,) = [each for each in Page(render_report(**arguments)).all("section") if each.get("id") == "verdict"]
+    text = render_report(**arguments)
+    (section,) = [each for each in Page(text).all("section") if each.get("id") == "verdict"]
     assert section["class"] == f"verdict {tone}"
+    assert f"<h2>{verdict}</h2>" in text
+
+
+@pytest.mark.parametrize(
+    ("advice", "marked"),
+    [
+        ("Set generator.init=fan-in.", ["generator.init=fan-in"]),
+        ("train.loss=non-saturating, then", ["train.loss=non-saturating"]),
+        ("train.augment=[translation,cutout].", ["train.augment=[translation,cutout]"]),
+        ("train.real_label=[0.8, 1.0], or", ["train.real_label=[0.8, 1.0]"]),
+        ("train.lr_g=0.0005. Then", ["train.lr_g=0.0005"]),
+        ("train.lr_g=1e-4; (train.lr_d=2e-4)", ["train.lr_g=1e-4", "train.lr_d=2e-4"]),
+        ("A lower train.lr_g, or reference.images.", ["train.lr_g", "reference.images"]),
+        ("data.path=data/my-images - as it is", ["data.path=data/my-images"]),
+    ],
+)
+def test_the_parameters_of_the_advice_are_set_as_code_to_their_ends(
+    arguments: dict[str, Any], advice: str, marked: list[str]
+) -> None:
+    arguments["diagnosis"] = replace(arguments["diagnosis"], advice=advice)
+    found = re.search(r"<b>Next:</b>.*?</p>", render_report(**arguments))
+    assert found
+    assert re.findall("<code>(.*?)</code>", found[0]) == marked
+
+
+def test_the_units_of_the_verdict_are_explained_once(arguments: dict[str, Any]) -> None:
+    unit = "the standard deviation over latents z, averaged over pixels, of values in [-1, 1]"
+    text = words(render_report(**arguments))
+    assert text.count("kimg: thousands of real images shown in training.") == 1
+    assert unit not in text
+    evidence = ("output spread across z 0.0031 at initialisation (alarm below 0.02)", "output spread across z 0.01")
+    arguments["diagnosis"] = replace(arguments["diagnosis"], evidence=evidence)
+    assert words(render_report(**arguments)).count(unit) == 1
+
+
+@pytest.mark.parametrize(
+    ("real_images", "said"),
+    [
+        (500, "real images (Inception Score and classifier-FD: the 500 of the test split): a yardstick"),
+        (300, "real images (Inception Score and classifier-FD: the first 300 of the 500 of the test split): a"),
+        (None, "Beside a score stands that of real images: a yardstick"),
+    ],
+)
+def test_the_real_images_are_as_many_as_were_measured(
+    arguments: dict[str, Any], real_images: int | None, said: str
+) -> None:
+    assert said in words(render_report(**arguments | {"real_images": real_images}))
+
+
+def test_where_no_real_images_were_measured_none_are_spoken_of(arguments: dict[str, Any]) -> None:
+    scores = {"scores": {"neighbour_distance": 38.2}, "reference_scores": {}, "classes": []}
+    text = words(render_report(**arguments | scores))
+    assert "Measured on 10,000 samples. Score Samples" in text
+    assert "Beside a score" not in text
+
+
+@pytest.mark.parametrize(
+    ("verdict", "last", "shown"),
+    [
+        ("diverged", 30.0, True),
+        ("converged", 10.2, True),
+        ("converged", 10.0, False),
+        ("converged", 9.0, False),
+        ("generator collapsed", 30.0, False),
+        ("converged", float("nan"), False),
+        ("converged", None, False),
+    ],
+)
+def test_the_best_kept_generator_is_shown_where_training_went_on_too_long(
+    arguments: dict[str, Any], verdict: str, last: float | None, shown: bool
+) -> None:
+    arguments["diagnosis"] = replace(arguments["diagnosis"], verdict=verdict)
+    arguments["scores"] |= {"best_kimg": 12.5, "best_distance": 9.1}
+    text = words(render_report(**arguments | {"last_distance": last}))
+    assert ("Best kept generator 12.5 –" in text) == shown
+    assert ("training went on too long" in text) == shown
+    assert ("Its distance ↓ lower is better 9.1 –" in text) == shown
+    assert ("fewer samples, so not comparable with the score above" in text) == shown
+
+
+@pytest.mark.parametrize(
+    ("score", "count", "warned"),
+    [
+        ("classifier-FD", 2047, True),
+        ("classifier-FD", 2048, False),
+        ("squeezenet-FD", 5119, True),
+        ("squeezenet-FD", 5120, False),
+        ("neighbour_distance", 64, False),
+    ],
+)
+def test_a_distance_from_few_samples_comes_with_a_warning(
+    arguments: dict[str, Any], score: str, count: int, warned: bool
+) -> None:
+    arguments |= {"scores": {score: 12.0}, "reference_scores": {}}
+    arguments["samples"]["count"] = count
+    text = words(render_report(**arguments))
+    assert (f"So few samples ({count:,}, in " in text) == warned
+    assert ("make the Fréchet distance larger and uncertain: compare it only at the same counts" in text) == warned
 
 
 def test_images_of_faces_come_with_a_warning(arguments: dict[str, Any]) -> None:
@@ -215,13 +324,19 @@ def test_photographs_are_scored_without_classes(arguments: dict[str, Any]) -> No
     arguments["figures"] = replace(arguments["figures"], classes=None)
     arguments |= {
         "classes": [],
-        "scores": {"verdict": "converged", "squeezenet-FD": 21.34, "feature_diversity": 0.873, "best_kimg": 1280},
+        "scores": {
+            "verdict": "converged",
+            "squeezenet-FD": 21.34,
+            "feature_diversity": 0.873,
+            "best_kimg": 1280,
+            "best_distance": 19,
+        },
         "reference_scores": {"floor_squeezenet-FD": 0.52},
     }
     text = words(render_report(**arguments))
     assert "grey images with a squeezenet-FD of 21.3 (real images: 0.52)." in text
     assert "squeezenet-FD ↓ lower is better 21.3 0.52" in text
-    assert "Feature diversity 0.87 –" in text
+    assert "Feature diversity 0.87 1 " in text
     assert "Best kept generator 1,280 –" in text
     assert "Inception Score" not in text
 
@@ -231,6 +346,17 @@ def test_scores_stand_beside_those_of_real_images_and_their_protocol(arguments: 
     assert "Rarest class ↑ higher is better 5.0 % 10.0 %" in text
     for value in ("extractor classifier", "generated count 10000", "resize null", "test accuracy 0.98"):
         assert value in text
+
+
+def test_the_protocol_holds_what_the_scores_depend_on_in_words(arguments: dict[str, Any]) -> None:
+    versions = {"torch": "2.15.0", "scipy": "1.17.1"}
+    arguments["scores"]["protocol"] = [{"inception_score_splits": 10, "versions": versions}]
+    text = words(render_report(**arguments))
+    assert "inception score splits 10 versions torch 2.15.0, scipy 1.17.1" in text
+    del arguments["scores"]["inception_score"]
+    text = words(render_report(**arguments))
+    assert "inception score splits" not in text
+    assert "versions torch 2.15.0, scipy 1.17.1" in text
 
 
 def test_parameters_are_shown_as_in_yaml_and_by_section(arguments: dict[str, Any]) -> None:
