@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -119,8 +120,8 @@ KNOWN_SCORES = {
     ),
     "best_kimg": _Known(
         "Best kept generator",
-        "Thousands of real images shown (kimg) when the kept generator of the smallest Fréchet distance was saved; well "
-        "before the end, training went on too long.",
+        "Thousands of real images shown (kimg) when the kept generator of the smallest Fréchet distance was saved; "
+        "well before the end, training went on too long.",
         "",
         ",.4g",
     ),
@@ -162,7 +163,7 @@ SAMPLES_PER_FEATURE = 10
 ENOUGH_SAMPLES = 2048
 """Samples below which a Fréchet distance is shown with a warning, as below `SAMPLES_PER_FEATURE`."""
 BETTER_BEFORE = 0.9
-"""Best distance of the kept generators, as a share of the last one's, that is no chance: 1,000 samples scatter by 5 %."""
+"""Best distance of the kept generators, as a share of the last one's, that is no chance: 1,000 samples scatter 5 %."""
 
 
 def score_rows(
@@ -266,10 +267,10 @@ def _was_better_before(scores: Mapping[str, Any], last_distance: float | None, d
 
     A generator that has collapsed is no better where its one image happens to lie nearer to the real ones.
     """
-    best = scores.get("best_distance")
-    if not _is_number(best) or last_distance is None or diagnosis.verdict == "generator collapsed":
+    best: float = scores.get("best_distance", math.nan)
+    if last_distance is None or diagnosis.verdict == "generator collapsed":
         return False
-    return bool(best < BETTER_BEFORE * last_distance)
+    return best < BETTER_BEFORE * last_distance
 
 
 def _protocol(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
