@@ -38,6 +38,9 @@ SPREAD_SHRUNK = 1 / 3
 0.5 to 0.9 of the spread of all ten, so a fall to a third is no matter of a few lost modes."""
 DIVERSITY_NONE = 0.1
 """Feature diversity of what is one image with noise; a constant measures below 0.01, weak noise 0.15."""
+DIVERSITY_FAINT = 0.25
+"""Feature diversity beside a low spread of what is one image, here stronger and there weaker: 0.13 where CSPup as first
+written came to draw one blur for every z, at a spread of 0.024; 0.35 where it drew two or three."""
 DIVERSITY_LOW = 0.6
 """Feature diversity that many lost modes leave; a trained DCGAN has 0.95, and 0.77 after an eighth of its training."""
 
@@ -77,6 +80,8 @@ have fallen to zero."""
 FALLING_ON = 0.05
 """Fall per quarter within the last one, as a share: the fall before must go on, for it to be worth waiting. Where the
 samples are far from the real images, this much is enough before as well."""
+IMPROVED = 0.8
+"""Last distance against the first of the trajectory: a fall that only makes up for a rise before is no progress."""
 SHORT_STEPS = 1000
 """Steps before which nothing can be called settled: good recipes show shapes after 300 to 500."""
 SHORT_KIMG = 64.0
@@ -196,7 +201,8 @@ class _Facts:
     @property
     def falling(self) -> bool:
         # A slow fall near the real images is the end of one; far from them it still leads somewhere.
-        return self.fell > (FALLING_ON if self.far else STILL_FALLING) and self.falls_on > FALLING_ON
+        falls = self.fell > (FALLING_ON if self.far else STILL_FALLING) and self.falls_on > FALLING_ON
+        return falls and self.last <= IMPROVED * self.first
 
     @property
     def rose(self) -> bool:
@@ -433,14 +439,16 @@ def _no_numbers(facts: _Facts) -> Diagnosis | None:
 
 def _generator_collapsed(facts: _Facts) -> Diagnosis | None:
     dead = facts.spread < SPREAD_ALARM and not facts.diversity >= DIVERSITY_LOW
+    dead = dead or (facts.spread < SPREAD_LOW and facts.diversity < DIVERSITY_FAINT)
     lost = facts.spread < SPREAD_LOST * facts.peak_spread
     one_image = math.isnan(facts.spread) and facts.diversity < DIVERSITY_NONE and not facts.short
     if not (dead or lost or one_image):
         return None
     rule = (
         f"The spread of the generator's output across z ends below {SPREAD_ALARM:g} (and its samples are not diverse "
-        f"in features), or below {_percent(SPREAD_LOST)} of its highest; where the spread was not recorded, feature "
-        f"diversity is below {DIVERSITY_NONE:g}."
+        f"in features), or below {SPREAD_LOW:g} with a feature diversity below {DIVERSITY_FAINT:g}, or below "
+        f"{_percent(SPREAD_LOST)} of its highest; where the spread was not recorded, feature diversity is below "
+        f"{DIVERSITY_NONE:g}."
     )
     evidence = _said(
         _spread_words(facts),
@@ -521,7 +529,8 @@ def _still_improving(facts: _Facts) -> Diagnosis | None:
         "still improving",
         f"The Fréchet distance fell by more than {_percent(STILL_FALLING)} from the third to the last quarter of "
         f"training ({_percent(FALLING_ON)} where it is above {FAR}), goes on falling by more than "
-        f"{_percent(FALLING_ON)} within the last, and is above {CLOSE_FLOORS:g} times that of real images.",
+        f"{_percent(FALLING_ON)} within the last, ends at most {IMPROVED:g} times as large as it was first, and is "
+        f"above {CLOSE_FLOORS:g} times that of real images.",
         _said(
             _course_words(facts),
             _fall_words(facts),

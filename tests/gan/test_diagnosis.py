@@ -145,6 +145,14 @@ def test_nearly_black_images_of_measured_diversity_are_no_collapse() -> None:
     assert verdict(make_run(z_spread=0.01)) == "converged"
 
 
+def test_one_image_here_stronger_and_there_weaker_is_a_collapse() -> None:
+    """As CSPup as first written ends on faces: one blur for every z, the discriminator sure, a distance that wavers."""
+    blur = make_run((7633, 7277, 6795, 8994, 9111, 8631, 7167, 6563), 6575.0, **LOST | {"z_spread": 0.024})
+    blur = replace(blur, initial_z_spread=2e-4, floor=46.0, real_variance=1600.0)
+    assert verdict(replace(blur, diversity=0.13)) == "generator collapsed"
+    assert verdict(replace(blur, diversity=0.4)) == "discriminator wins"  # what fell only made up for a rise
+
+
 def test_wild_noise_of_an_untrained_generator_is_no_variety_to_lose() -> None:
     assert verdict(by_curves_alone(z_spread=(0.9, 0.06, 0.06, 0.06, 0.06, 0.06, 0.06))) == "converged"
 
