@@ -39,6 +39,16 @@ def test_every_experiment_of_the_readme_exists_and_none_is_left_out() -> None:
     assert set(re.findall(r"NAME=(\S+)", README)) <= experiments
 
 
+def test_the_page_on_celeba_shows_every_small_experiment_and_pictures_that_are_there() -> None:
+    page = (ROOT / "results/celeba.md").read_text()
+    small = {name for name in YAML(typ="safe").load(ROOT / "experiments.yaml") if re.match(r"celeba-.*-small$", name)}
+    assert set(re.findall(r"^\| `(\S+)` \|", page, flags=re.MULTILINE)) == small
+    assert set(re.findall(r"NAME=(\S+)", page)) == small
+    pictures = re.findall(r"\]\(\.\./(docs/celeba/\S+\.png)\)", page)
+    assert {Path(picture).stem for picture in pictures} == small
+    assert all((ROOT / picture).is_file() for picture in pictures)
+
+
 def test_the_picture_is_the_one_that_the_default_experiment_makes() -> None:
     (grid,) = [out for out in LOCK["stages"]["sample"]["outs"] if out["path"] == "results/samples/grid.png"]
     assert file_md5(ROOT / "docs/mnist-quick.png") == grid["md5"]
