@@ -220,7 +220,8 @@ def test_what_dvc_tracks_names_no_clock_host_or_absolute_path(project: Project) 
     unwanted = re.compile(rf"\b{host}\b|{folder}|\b20\d\d-\d\d-\d\d\b|\b\d\d:\d\d:\d\d\b".encode())
     for name, content in project.contents("data", "results").items():
         if name.endswith((".json", ".csv", ".html", ".txt")):
-            assert not unwanted.search(content), name
+            text = re.sub(rb"base64,[\w+/=]+", b"", content)  # a short host name may stand in a picture by chance
+            assert not unwanted.search(text), name
 
 
 def test_unlabelled_images_are_refused_with_what_to_do_and_scored_without_a_classifier(project: Project) -> None:
