@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
 DIAGNOSIS = EVALUATION_FIGURES / "diagnosis.json"
 TRAJECTORY = EVALUATION_FIGURES / "trajectory.csv"
-DISTANCES = {"classifier": "classifier-FD", "squeezenet1_1": "squeezenet-FD"}
-"""Each feature extractor's Fréchet distance, as the scores name it."""
-
 log = logging.getLogger(__name__)
 
 
@@ -82,7 +79,7 @@ def report(params: Params) -> None:
         draw_curves(folder / "curves.png", _columns(CURVES))
         course = _columns(TRAJECTORY) if TRAJECTORY.exists() else {}
         if course:
-            name = DISTANCES[params.evaluate.extractor]
+            name = next(key for key in scores if key.endswith("-FD"))
             floor = reference_scores.get(f"floor_{name}")
             draw_distance(folder / "distance.png", course["kimg"], course["distance"], name, floor)
         if classes:
