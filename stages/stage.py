@@ -22,6 +22,7 @@ from ruamel.yaml.error import YAMLError
 from gan.errors import InputError
 from gan.params import Params, load_params
 from stages.arithmetic import hold_arithmetic
+from stages.slots import COMPUTING, hold_slots, read_count
 
 PARAMS = Path("params.yaml")
 PIPELINE = Path("dvc.yaml")
@@ -40,11 +41,11 @@ def run_stage(name: str, run: Callable[[Params], Callable[[], None] | None]) -> 
         before = _read_inputs(name)
         params = load_params(PARAMS)
         hold_arithmetic(params.hardware)
+        if name in COMPUTING:
+            hold_slots(name, params.hardware.device, read_count())
+            _check_unchanged(name, before)  # the wait may have been long
         on_success = run(params)
-        after = _read_inputs(name)
-        changed = sorted(key for key in {*before, *after} if before.get(key) != after.get(key))
-        if changed:
-            raise InputError(f"{', '.join(changed)} changed while the stage ran; run it again")
+        _check_unchanged(name, before)
         if on_success is not None:
             on_success()
     except InputError as error:
@@ -57,6 +58,13 @@ def run_stage(name: str, run: Callable[[Params], Callable[[], None] | None]) -> 
         print(f"{name}: interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
     sys.exit(0)
+
+
+def _check_unchanged(name: str, before: dict[str, str]) -> None:
+    after = _read_inputs(name)
+    changed = sorted(key for key in {*before, *after} if before.get(key) != after.get(key))
+    if changed:
+        raise InputError(f"{', '.join(changed)} changed while the stage ran; run it again")
 
 
 def _read_inputs(name: str) -> dict[str, str]:

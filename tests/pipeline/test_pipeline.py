@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.conftest import Project, make_project, stages_run
+from tests.project import Project, make_project, stages_run
 
 
 def test_two_clones_end_with_the_same_digests(finished: Project, tmp_path: Path) -> None:

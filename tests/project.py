@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 TINY = {
     "data.source": "idx",
@@ -65,8 +65,12 @@ class Project:
 
     @property
     def environment(self) -> dict[str, str]:
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "GIT_"))}
-        return kept | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONDONTWRITEBYTECODE": "1"}
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("ATELIER_", "DVC_", "GIT_"))}
+        return kept | {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "ATELIER_SLOTS": str(self.path / ".atelier/slots"),  # waits for nobody else's training
+        }
 
     def repro(self, ok: bool = True) -> list[str]:
         """Run `dvc repro`; the stages whose command ran."""
