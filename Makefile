@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 unexport PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test test-slow experiment constraints
+.PHONY: help setup repro test test-slow experiment verify doctor constraints
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -29,6 +29,12 @@ test-slow: $(READY)  ## the tests that take minutes
 
 experiment: $(READY)  ## run one experiment of experiments.yaml: make experiment NAME=mnist-dcgan [SET="train.epochs=20 …"]
 	@python -m flows.experiment "$(NAME)" $(SET)
+
+verify: $(READY)  ## reproduce what is committed in an empty clone, and compare every output: make verify [REVISION=v1.0]
+	@python -m flows.verify $(REVISION)
+
+doctor: $(READY)  ## say what accidents have left behind; with CLEAN=1, remove it
+	@python -m flows.doctor $(if $(CLEAN),--clean)
 
 constraints:  ## choose the newest versions that pyproject.toml admits, and pin them all
 	rm -rf $(VENV)

@@ -1,0 +1,201 @@
+"""Finds what accidents have left behind, says what it would remove, and removes it when asked to.
+
+`make doctor`, which is `python -m flows.doctor`, only looks; `make doctor CLEAN=1` removes what it names first.
+"""
+
+import argparse
+import fcntl
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import httpx
+import psutil
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+from prefect.client.schemas.objects import StateType
+from prefect.exceptions import ObjectNotFound
+from prefect.settings import get_current_settings
+
+from flows.experiment import ExperimentError
+from flows.processes import CommandError, run
+from flows.slots import limit_name
+from flows.workspace import WORKSPACES, find_home
+
+COPIES = Path(".dvc/tmp/exps/standalone")
+RECORDS = Path(".dvc/tmp/exps/run")
+RUNS = Path(".atelier/runs")
+OLD = 7.0
+"""Days after which an unfinished training that nothing goes on with is left-over."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that was found, in words, and how to remove it; None where it stays."""
+
+    words: str
+    remove: Callable[[], None] | None = None
+
+
+def examine(home: Path, old: float) -> Iterator[Finding]:
+    """All that there is to say about the checkout `home`; trainings untouched for `old` days are left-over."""
+    yield from _copies(home)
+    yield from _workspaces(home)
+    yield from _checkpoints(home, old)
+    yield from _slots(home)
+
+
+def _copies(home: Path) -> Iterator[Finding]:
+    """Copies of killed `dvc exp run --temp`, which `dvc exp show` goes on listing as running."""
+    for copy in sorted((home / COPIES).glob("*")):
+        users = _users(copy)
+        if users:
+            yield Finding(f"experiment in {copy}: runs, as process {users[0]}")
+        else:
+            records = [record.parent for record in (home / RECORDS).glob("*/*.run") if _root(record) == copy]
+            name = next((_name(record) for record in records), "")
+            yield Finding(
+                f"experiment {name or 'without a name'}: shown as running, and does not; remove {copy} and its row",
+                partial(_remove, copy, *records),
+            )
+
+
+def _workspaces(home: Path) -> Iterator[Finding]:
+    """Workspaces of flows that ended without a chance to tidy up."""
+    for lock in sorted((home / WORKSPACES).glob("*.lock")):
+        folder = lock.with_suffix("")
+        if _held(lock):
+            yield Finding(f"workspace {folder}: in use")
+        else:
+            yield Finding(f"workspace {folder}: its flow is gone; remove it", partial(_remove, folder, lock))
+    for folder in sorted(path for path in (home / WORKSPACES).glob("*") if path.is_dir()):
+        if not folder.with_suffix(".lock").exists():
+            yield Finding(f"workspace {folder}: its flow is gone; remove it", partial(_remove, folder))
+
+
+def _checkpoints(home: Path, old: float) -> Iterator[Finding]:
+    """Checkpoints of trainings that have not ended."""
+    for folder in sorted(path for path in (home / RUNS).glob("*") if path.is_dir()):
+        lock = folder.with_suffix(".lock")
+        files = [file for file in folder.rglob("*") if file.is_file()]
+        size = sum(file.stat().st_size for file in files) / 1e6
+        days = (time.time() - max((file.stat().st_mtime for file in files), default=folder.stat().st_mtime)) / 86400
+        words = f"training in {folder} ({size:.1f} MB)"
+        if _held(lock):
+            yield Finding(f"{words}: runs")
+        elif days < old:
+            yield Finding(f"{words}: stopped {_age(days)} ago; the same experiment goes on from there, so it stays")
+        else:
+            yield Finding(f"{words}: untouched for {_age(days)}; remove it", partial(_remove, folder, lock))
+    for lock in sorted((home / RUNS).glob("*.lock")):
+        if not lock.with_suffix("").exists() and not _held(lock):
+            yield Finding(f"{lock}: of no training; remove it", partial(_remove, lock))
+
+
+def _slots(home: Path) -> Iterator[Finding]:
+    """Who holds this host's devices, and places on the server that nobody holds."""
+    slots = json.loads(run("python", "-m", "stages.slots", "--json", folder=home))
+    for slot in slots:
+        holder = slot["holder"]
+        if holder:
+            who = f"process {holder['pid']}, {holder['stage']} in {holder['folder']}"
+            yield Finding(f"slot {slot['slot']}: held by {who}")
+    if not get_current_settings().api.url:
+        return
+    running = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING])))
+    with get_client(sync_client=True) as client:
+        try:
+            limit = client.read_global_concurrency_limit_by_name(limit_name())
+        except ObjectNotFound:
+            return
+        taken, runs = limit.active_slots, client.read_flow_runs(flow_run_filter=running)
+    if taken and not runs and not any(slot["holder"] for slot in slots):
+        yield Finding(f"{taken} slots of {limit.name} taken on the server, and nothing runs: free them", _free_slots)
+    elif taken:
+        yield Finding(f"{taken} of {limit.limit} slots of {limit.name} taken on the server, by runs that are going on")
+
+
+def _free_slots() -> None:
+    with get_client(sync_client=True) as client:
+        client.update_global_concurrency_limit(limit_name(), GlobalConcurrencyLimitUpdate(active_slots=0))
+
+
+def _users(folder: Path) -> list[int]:
+    """The processes that work in `folder`."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if Path(process.cwd()).is_relative_to(folder):
+                found.append(process.pid)
+        except psutil.Error:
+            continue
+    return found
+
+
+def _held(lock: Path) -> bool:
+    """Whether a process has locked the file."""
+    try:
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _root(record: Path) -> Path:
+    return Path(json.loads(record.read_text())["root_dir"])
+
+
+def _name(folder: Path) -> str:
+    (record,) = folder.glob("*.run")
+    return str(json.loads(record.read_text()).get("name") or "")
+
+
+def _age(days: float) -> str:
+    return f"{days:.0f} days" if days >= 2 else f"{days * 24:.0f} hours" if days * 24 >= 1 else "less than an hour"
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.exists():
+            path.unlink()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Say what was found, and with `--clean` remove it; the exit status."""
+    parser = argparse.ArgumentParser("python -m flows.doctor", description=__doc__)
+    parser.add_argument("--clean", action="store_true", help="remove what is said to be removed")
+    parser.add_argument("--old", type=float, default=OLD, metavar="DAYS", help="of unfinished trainings")
+    options = parser.parse_args(arguments)
+    try:
+        findings = list(examine(find_home(), options.old))
+        for finding in findings:
+            print(("! " if finding.remove else "  ") + finding.words)
+        left = [finding for finding in findings if finding.remove]
+        if not left:
+            print("nothing to remove")
+        elif options.clean:
+            for finding in left:
+                assert finding.remove
+                finding.remove()
+            print(f"{len(left)} removed")
+        else:
+            print(f"{len(left)} to remove (!): make doctor CLEAN=1")
+    except (ExperimentError, CommandError, OSError, httpx.HTTPError) as error:
+        print(f"doctor: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

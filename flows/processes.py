@@ -1,0 +1,120 @@
+"""Commands as child processes: followed line by line, and ended, with all that they started, when this process ends."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from select import select
+from threading import Thread
+
+import psutil
+from prefect.runtime import deployment
+
+GRACE = 5.0
+"""Seconds that a process has to end after SIGTERM, before SIGKILL."""
+
+
+_running: set[subprocess.Popen[str]] = set()
+"""Commands of any thread that have not ended yet."""
+
+
+class CommandError(RuntimeError):
+    """A command that failed; the message names it and holds what it said last."""
+
+
+def end_with_worker() -> None:
+    """Where a Prefect worker has started this process, end it when the worker ends.
+
+    Else the flow goes on unseen, until it next writes to the worker's pipe.
+    """
+    if deployment.id:
+        Thread(target=_end_after, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_after(parent: int) -> None:
+    with suppress(ProcessLookupError):
+        select([os.pidfd_open(parent)], [], [])
+    # The signal makes Prefect report the crash, and a line to the dead worker's pipe would be the end of that.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.dup2(nowhere, sys.stderr.fileno())
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def environment(**values: str) -> dict[str, str]:
+    """The environment of this process with `values`, and with this Python and the tools beside it found first."""
+    tools = str(Path(sys.executable).parent)
+    paths = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    return {**os.environ, "PATH": os.pathsep.join([tools, *(path for path in paths if path != tools)]), **values}
+
+
+def run(*command: str, folder: Path, **values: str) -> str:
+    """Run a short command in `folder`, with `values` added to its environment; what it printed, less its last newline.
+
+    Raises CommandError if it fails.
+    """
+    done = subprocess.run(
+        command, cwd=folder, env=environment(**values), capture_output=True, text=True, errors="replace", check=False
+    )
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip()).splitlines()[-3:]
+        raise CommandError(f"`{' '.join(command)}` failed: {' '.join(' '.join(said).split()) or done.returncode}")
+    return done.stdout.rstrip("\n")
+
+
+@contextmanager
+def started(command: Sequence[str], folder: Path, env: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """A running command, stdout and stderr together in `stdout`, by lines; its tree ends with the block.
+
+    The kernel ends it too if this process is killed. It stays in this process's group, to which Prefect sends signals.
+    """
+    process = subprocess.Popen(
+        ["setpriv", "--pdeathsig", "TERM", "--", *command],
+        cwd=folder,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        bufsize=1,
+    )
+    _running.add(process)
+    try:
+        yield process
+    finally:
+        end_tree(process)
+        _running.discard(process)
+        if process.stdout:
+            process.stdout.close()
+
+
+def end_tree(process: subprocess.Popen[str]) -> None:
+    """End a process and all its descendants, and wait until they are gone."""
+    try:
+        tree = [psutil.Process(process.pid)]
+        tree += tree[0].children(recursive=True)
+    except psutil.NoSuchProcess:
+        return
+    for member in tree:
+        _signal(member.terminate)
+    _, alive = psutil.wait_procs(tree, timeout=GRACE)
+    for member in alive:
+        _signal(member.kill)
+    process.wait()
+
+
+def end_all() -> None:
+    """End every command that any thread of this process has running."""
+    for process in list(_running):
+        end_tree(process)
+
+
+def _signal(send: Callable[[], None]) -> None:
+    try:
+        send()
+    except psutil.NoSuchProcess:
+        return

@@ -1,0 +1,63 @@
+"""Compute slots of a host as Prefect sees them: how many runs may compute at once, and who waits.
+
+The limit says so on the server's page and keeps the queue; what holds each device for good is the lock that every stage
+takes by itself (`python -m stages.slots` shows it), so that a `dvc repro` by hand and a flow respect each other too.
+"""
+
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
+from prefect.concurrency.sync import concurrency
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+
+from flows.experiment import ExperimentError
+from flows.processes import run
+
+LEASE = 60.0
+"""Seconds after which the server takes back the slot of a holder that no longer renews it."""
+
+
+def limit_name() -> str:
+    """The name of this host's limit on the server."""
+    return f"slots-{socket.gethostname()}"
+
+
+def count_slots(home: Path) -> int:
+    """How many runs this host can compute at once: one a GPU, or one without."""
+    return len(json.loads(run("python", "-m", "stages.slots", "--json", folder=home)))
+
+
+def ensure_limit(home: Path) -> int:
+    """The limit on the server for this host, made if it is not there; a number that a person has set there stays."""
+    with get_client(sync_client=True) as client:
+        try:
+            limit = client.read_global_concurrency_limit_by_name(limit_name()).limit
+        except ObjectNotFound:
+            limit = count_slots(home)
+            try:
+                client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=limit_name(), limit=limit))
+            except ObjectAlreadyExists:
+                limit = client.read_global_concurrency_limit_by_name(limit_name()).limit
+    return limit
+
+
+@contextmanager
+def slots(home: Path, count: int) -> Iterator[None]:
+    """Hold `count` of this host's slots at once, after waiting until so many are free.
+
+    Raises ExperimentError where the host has fewer.
+    """
+    limit = ensure_limit(home)
+    if count > limit:
+        raise ExperimentError(f"devices: {count}, but {socket.gethostname()} has {limit}")
+    # A server that is away for longer than the lease costs the place in its books, not the run: the stage's own lock
+    # still holds the device.
+    with concurrency(
+        limit_name(), occupy=count, lease_duration=LEASE, strict=True, raise_on_lease_renewal_failure=False
+    ):
+        yield
