@@ -26,8 +26,18 @@ from pydantic import Field
 from flows.artifacts import key, picture
 from flows.children import at_once, run_pipeline
 from flows.experiment import EXPERIMENTS, ExperimentError, default_name
-from flows.parameters import Devices, ExperimentName, Overrides, Parallel, Remote, Revision, read_overrides, run_flow
-from flows.processes import CommandError, end_with_worker, run
+from flows.parameters import (
+    Devices,
+    ExperimentName,
+    Overrides,
+    Parallel,
+    Remote,
+    Revision,
+    name_of_several,
+    read_overrides,
+    run_flow,
+)
+from flows.processes import CommandError, adapt_to_worker, run
 from flows.slots import count_slots
 from flows.workspace import find_commit, find_experiment, find_home
 
@@ -54,7 +64,7 @@ def experiment_run(name: str, parameters: Mapping[str, Any]) -> State[Any]:
     return state if state.is_completed() else Failed(name=state.name, message=state.message)
 
 
-@flow
+@flow(flow_run_name=name_of_several)
 def compare(
     experiments: Annotated[list[ExperimentName], Field(min_length=1)],
     overrides: Overrides = {},  # noqa: B006 (Prefect shows it in its form, and nothing changes it)
@@ -68,7 +78,7 @@ def compare(
     One that fails stops no other; the comparison then shows the rest.
     """
     try:
-        end_with_worker()
+        adapt_to_worker()
         home = find_home()
         commit = find_commit(home, revision)
         shared = {"overrides": overrides, "revision": commit, "devices": devices, "remote": remote}
@@ -184,7 +194,11 @@ def draw_trajectories(curves: Mapping[str, Sequence[tuple[float, float]]], path:
 
 def plain_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows, in their main columns, as aligned text."""
-    rows = [{name: value for name, value in row.items() if IN_SHORT.fullmatch(name)} for row in rows]
+    return aligned([{name: value for name, value in row.items() if IN_SHORT.fullmatch(name)} for row in rows])
+
+
+def aligned(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as text, column under column."""
     cells = [list(rows[0])] + [
         [f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows
     ]

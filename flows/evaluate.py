@@ -16,9 +16,9 @@ from pydantic import AfterValidator, Field
 
 from flows.compare import Outcome, publish_comparison, read_outcome
 from flows.experiment import ExperimentError, default_name
-from flows.parameters import Overrides, Remote, read_overrides, run_flow
+from flows.parameters import Overrides, Remote, name_of_several, read_overrides, run_flow
 from flows.pipeline import follow_stages, keep, push_experiment
-from flows.processes import CommandError, end_with_worker, run
+from flows.processes import CommandError, adapt_to_worker, run
 from flows.reproduction import Reproduction, StageError
 from flows.slots import slots
 from flows.workspace import Workspace, find_experiment, find_home, workspace
@@ -36,7 +36,7 @@ def _after_training(overrides: dict[str, Any]) -> dict[str, Any]:
     return overrides
 
 
-@flow
+@flow(flow_run_name=name_of_several)
 def evaluate(
     experiments: Annotated[list[str], Field(min_length=1, description="experiments that `dvc exp show` lists")],
     overrides: Annotated[Overrides, AfterValidator(_after_training)],
@@ -48,7 +48,7 @@ def evaluate(
     """
     outcomes, failed = [], []
     try:
-        end_with_worker()
+        adapt_to_worker()
         home = find_home()
         for name in experiments:
             try:
@@ -83,6 +83,7 @@ def score_again(home: Path, name: str, overrides: dict[str, Any], remote: str | 
         run("git", "restore", "--source", commit, "--", ".", folder=work.folder)
         bring_outputs(work, name)
         work.set_params(overrides)
+        work.link_given()
         work.check_name(kept_as)
         with slots(home, 1):
             follow_stages(Reproduction(work.folder, ["--single-item", *STAGES], work.environment(kept_as)), set())

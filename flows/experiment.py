@@ -31,12 +31,7 @@ def read_experiments(path: Path) -> dict[str, dict[str, Any]]:
 
     Raises ExperimentError if the file is missing or not of that form.
     """
-    try:
-        document = YAML(typ="safe", pure=True).load(path)
-    except FileNotFoundError:
-        raise ExperimentError(f"{path}: no such file; run from the folder that holds dvc.yaml") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise ExperimentError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    document = _read_yaml(path)
     if not isinstance(document, Mapping) or not document:
         raise ExperimentError(f"{path}: must map names to experiments")
     for name, experiment in document.items():
@@ -47,6 +42,15 @@ def read_experiments(path: Path) -> dict[str, dict[str, Any]]:
         ):
             raise ExperimentError(f"{path}: {name}: an experiment has `about`, a text, and `set`, a mapping; no more")
     return dict(document)
+
+
+def _read_yaml(path: Path) -> Any:  # noqa: ANN401 (YAML)
+    try:
+        return YAML(typ="safe", pure=True).load(path)
+    except FileNotFoundError:
+        raise ExperimentError(f"{path}: no such file; run from the folder that holds dvc.yaml") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ExperimentError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
 
 
 def experiment_command(name: str, experiments: Mapping[str, Mapping[str, Any]], overrides: Sequence[str]) -> list[str]:
@@ -85,11 +89,18 @@ def check_overrides(overrides: Sequence[str], keys: Sequence[str]) -> None:
             raise ExperimentError(f"{PARAMS} has no {key}" + (f"; did you mean {close[0]}?" if close else ""))
 
 
+def read_params(path: Path) -> dict[str, Any]:
+    """What params.yaml holds. Raises ExperimentError if it is missing or no mapping."""
+    document = _read_yaml(path)
+    if not isinstance(document, Mapping):
+        raise ExperimentError(f"{path}: must map sections to parameters")
+    return dict(document)
+
+
 def read_keys(path: Path) -> list[str]:
     """The parameters' names, as `train.epochs`."""
-    document = YAML(typ="safe", pure=True).load(path)
     names = []
-    for section, values in document.items():
+    for section, values in read_params(path).items():
         names += [f"{section}.{name}" for name in values] if isinstance(values, Mapping) else [section]
     return names
 

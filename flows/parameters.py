@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from prefect import Flow
 from prefect.client.schemas.objects import State
 from prefect.exceptions import ParameterTypeError
+from prefect.runtime import flow_run
 from pydantic import AfterValidator, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -78,6 +79,11 @@ def read_overrides(words: Sequence[str]) -> dict[str, Any]:
         except YAMLError:
             raise ExperimentError(f"{word!r}: the value is not valid YAML") from None
     return overrides
+
+
+def name_of_several() -> str:
+    """What to call a run of several experiments."""
+    return ", ".join(flow_run.parameters["experiments"])
 
 
 def run_flow(flow: Flow[..., State[Any]], parameters: Mapping[str, Any]) -> int:

@@ -21,7 +21,7 @@ from pydantic import Field
 from flows.artifacts import publish_run
 from flows.experiment import EXPERIMENTS, ExperimentError, default_name
 from flows.parameters import Devices, ExperimentName, Overrides, Remote, Revision, read_overrides, run_flow
-from flows.processes import CommandError, end_with_worker, run
+from flows.processes import CommandError, adapt_to_worker, run
 from flows.reproduction import Reproduction, StageError, StoppedEarlyError
 from flows.slots import slots
 from flows.workspace import Workspace, find_commit, find_home, settings_of, workspace
@@ -99,12 +99,13 @@ def pipeline(
     """
     kept_as = name or default_name(experiment, overrides)
     try:
-        end_with_worker()
+        adapt_to_worker()
         home = find_home()
         commit = find_commit(home, revision)
         say_what_runs(home, commit)
         with workspace(home, commit) as work:
             work.set_params(settings_of(work.folder, experiment) | overrides)
+            work.link_given()
             work.check_name(kept_as)
             run_stages(work, kept_as, devices, stop_early)
             verdict = keep(work, kept_as)

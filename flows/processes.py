@@ -1,5 +1,6 @@
 """Commands as child processes: followed line by line, and ended, with all that they started, when this process ends."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from select import select
 from threading import Thread
 
 import psutil
+from prefect.exceptions import FailedRun
 from prefect.runtime import deployment
 
 GRACE = 5.0
@@ -25,13 +27,19 @@ class CommandError(RuntimeError):
     """A command that failed; the message names it and holds what it said last."""
 
 
-def end_with_worker() -> None:
-    """Where a Prefect worker has started this process, end it when the worker ends.
+def adapt_to_worker() -> None:
+    """Where a Prefect worker has started this process, end it when the worker ends, and log failures plainly.
 
-    Else the flow goes on unseen, until it next writes to the worker's pipe.
+    Without the first, a flow goes on unseen until it next writes to the worker's pipe; without the second, Prefect adds
+    a traceback of its own to each run that ends as failed.
     """
     if deployment.id:
         Thread(target=_end_after, args=(os.getppid(),), daemon=True).start()
+        logging.getLogger("prefect.flow_runs").addFilter(_is_no_failed_run)
+
+
+def _is_no_failed_run(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], FailedRun))
 
 
 def _end_after(parent: int) -> None:
@@ -95,16 +103,20 @@ def started(command: Sequence[str], folder: Path, env: Mapping[str, str]) -> Ite
 def end_tree(process: subprocess.Popen[str]) -> None:
     """End a process and all its descendants, and wait until they are gone."""
     try:
-        tree = [psutil.Process(process.pid)]
-        tree += tree[0].children(recursive=True)
+        first = psutil.Process(process.pid)
+        descendants = first.children(recursive=True)
     except psutil.NoSuchProcess:
         return
-    for member in tree:
+    for member in (first, *descendants):
         _signal(member.terminate)
-    _, alive = psutil.wait_procs(tree, timeout=GRACE)
+    _, alive = psutil.wait_procs(descendants, timeout=GRACE)
     for member in alive:
         _signal(member.kill)
-    process.wait()
+    try:
+        process.wait(GRACE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def end_all() -> None:

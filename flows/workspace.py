@@ -17,10 +17,20 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from flows.experiment import EXPERIMENTS, PARAMS, ExperimentError, check_overrides, read_experiments, read_keys
+from flows.experiment import (
+    EXPERIMENTS,
+    PARAMS,
+    ExperimentError,
+    check_overrides,
+    read_experiments,
+    read_keys,
+    read_params,
+)
 from flows.processes import CommandError, environment, run
 
 WORKSPACES = Path(".atelier/workspaces")
+GIVEN = (("data", "path"), ("evaluate", "weights"))
+"""The parameters that name the user's own files, relative to the repository or not."""
 NAME = re.compile(r"[A-Za-z0-9]([\w.-]*[\w-])?")
 
 
@@ -56,7 +66,28 @@ class Workspace:
 
     def params(self) -> Any:  # noqa: ANN401 (YAML)
         """What params.yaml holds."""
-        return _params((self.folder / PARAMS).read_text())
+        return read_params(self.folder / PARAMS)
+
+    def link_given(self) -> None:
+        """Link the user's own files that params.yaml names relative to the checkout, and that git does not hold.
+
+        Raises ExperimentError for a path that leads out of the checkout, where a clone elsewhere would look in vain.
+        """
+        params = self.params()
+        for section, key in GIVEN:
+            values = params.get(section)
+            given = values.get(key) if isinstance(values, Mapping) else None
+            if not isinstance(given, str) or Path(given).expanduser().is_absolute():
+                continue
+            there, here = self.home / given, self.folder / given
+            if not Path(os.path.normpath(here)).is_relative_to(self.folder):
+                raise ExperimentError(
+                    f"{section}.{key}: {given} lies outside the repository, where a clone does not find it; "
+                    f"give an absolute path"
+                )
+            if there.exists() and not here.exists():
+                here.parent.mkdir(parents=True, exist_ok=True)
+                here.symlink_to(there)
 
     def reference(self, name: str) -> str:
         """The git reference of the experiment `name` of this commit."""
@@ -70,7 +101,7 @@ class Workspace:
             theirs = run("git", "show", f"{self.reference(name)}:{PARAMS}", folder=self.home)
         except CommandError:
             return
-        if _params(theirs) != self.params():
+        if YAML(typ="safe", pure=True).load(theirs) != self.params():
             raise ExperimentError(
                 f"an experiment {name} with other parameters hangs under {self.commit[:7]} already; "
                 f"give another name, or `dvc exp remove {name}`"
@@ -173,7 +204,7 @@ def _share_cache(home: Path, folder: Path) -> None:
     config.read(home / ".dvc/config.local")
     if not config.has_section("cache"):
         config.add_section("cache")
-    config["cache"]["dir"] = run("dvc", "cache", "dir", folder=home)
+    config["cache"]["dir"] = f'"{run("dvc", "cache", "dir", folder=home)}"'  # quoted: a path may hold a comma or #
     config["cache"].setdefault("type", '"reflink,hardlink,copy"')
     with (folder / ".dvc/config.local").open("w") as file:
         config.write(file)
@@ -185,7 +216,3 @@ def _own_cache(folder: Path) -> None:
     config["cache"] = {"dir": "cache", "type": '"reflink,hardlink,copy"'}
     with (folder / ".dvc/config.local").open("w") as file:
         config.write(file)
-
-
-def _params(text: str) -> Any:  # noqa: ANN401 (YAML)
-    return YAML(typ="safe", pure=True).load(text)

@@ -1,13 +1,14 @@
 """A workspace is a clone of a commit, apart from the checkout, sharing its cache."""
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 from flows.experiment import ExperimentError
-from flows.processes import CommandError
-from flows.workspace import find_commit, find_experiment, settings_of, workspace
+from flows.processes import CommandError, run
+from flows.workspace import Workspace, find_commit, find_experiment, settings_of, workspace
 from tests.project import Project
 
 
@@ -54,8 +55,6 @@ def test_parameters_are_set_by_name_and_the_file_keeps_its_comments(project: Pro
 
 @pytest.mark.parametrize("name", ["", "a b", "-x", "a..b", "a/b", "x.lock", "x.", "$(id)", "a\nb", "~x"])
 def test_a_name_that_git_would_refuse_is_refused(name: str, project: Project) -> None:
-    from flows.workspace import Workspace
-
     with pytest.raises(ExperimentError, match="cannot name an experiment"):
         Workspace(project.path, project.path, "0" * 40, project.path).check_name(name)
 
@@ -63,6 +62,7 @@ def test_a_name_that_git_would_refuse_is_refused(name: str, project: Project) ->
 def test_experiments_are_found_by_name_under_head_first(project: Project) -> None:
     def keep(name: str, seed: int) -> str:
         with workspace(project.path, find_commit(project.path, "HEAD")) as work:
+            run("dvc", "checkout", folder=work.folder)
             work.set_params({"seed": seed})
             work.save(name)
         return project.run("git", "rev-parse", "HEAD").strip()
@@ -90,3 +90,39 @@ def test_a_wrong_revision_or_experiment_is_one_line(project: Project) -> None:
         find_commit(project.path, "--all")
     with pytest.raises(ExperimentError, match="no experiment is named 'nothing'"):
         settings_of(Path(project.path), "nothing")
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Workspace:
+    """A checkout and a clone of it, as far as the user's own files matter."""
+    home, folder = tmp_path / "home", tmp_path / "home/.atelier/workspaces/clone"
+    folder.mkdir(parents=True)
+    (home / "faces").mkdir()
+    return Workspace(home, folder, "0" * 40, folder)
+
+
+def give(work: Workspace, path: str | None) -> None:
+    (work.folder / "params.yaml").write_text(json.dumps({"data": {"path": path}, "evaluate": {"weights": None}}))
+    work.link_given()
+
+
+def test_data_beside_the_checkout_is_linked(work: Workspace) -> None:
+    give(work, "faces")
+    assert (work.folder / "faces").resolve() == (work.home / "faces").resolve()
+
+
+def test_committed_data_is_not_linked(work: Workspace) -> None:
+    (work.folder / "faces").mkdir()
+    give(work, "faces")
+    assert not (work.folder / "faces").is_symlink()
+
+
+@pytest.mark.parametrize("path", [None, "nowhere", "/tmp", "~/faces"])
+def test_nothing_to_link(work: Workspace, path: str | None) -> None:
+    give(work, path)
+    assert [file.name for file in work.folder.iterdir()] == ["params.yaml"]
+
+
+def test_data_outside_the_repository_must_be_named_absolutely(work: Workspace) -> None:
+    with pytest.raises(ExperimentError, match=r"^data\.path: \.\./faces lies outside the repository.*absolute path$"):
+        give(work, "../faces")
