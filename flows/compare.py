@@ -33,6 +33,7 @@ from flows.parameters import (
     Parallel,
     Remote,
     Revision,
+    described,
     name_of_several,
     read_overrides,
     run_flow,
@@ -66,7 +67,7 @@ def experiment_run(name: str, parameters: Mapping[str, Any]) -> State[Any]:
 
 @flow(flow_run_name=name_of_several)
 def compare(
-    experiments: Annotated[list[ExperimentName], Field(min_length=1)],
+    experiments: Annotated[list[ExperimentName], Field(min_length=1), described("what to run and compare")],
     overrides: Overrides = {},  # noqa: B006 (Prefect shows it in its form, and nothing changes it)
     revision: Revision = "HEAD",
     parallel: Parallel = None,

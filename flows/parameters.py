@@ -16,6 +16,11 @@ from ruamel.yaml.error import YAMLError
 from flows.experiment import EXPERIMENTS, PARAMS, ExperimentError, check_overrides, read_experiments, read_keys
 
 
+def described(text: str, **schema: object) -> Any:  # noqa: ANN401 (pydantic's own type for it)
+    """A parameter's description in Prefect's form, which leaves out a plain Field's; and more of its JSON schema."""
+    return Field(json_schema_extra={"description": text, **schema})  # type: ignore[dict-item]
+
+
 def _names() -> list[str]:
     try:
         return list(read_experiments(EXPERIMENTS))
@@ -44,24 +49,24 @@ def _settable(overrides: dict[str, Any]) -> dict[str, Any]:
 ExperimentName = Annotated[
     str,
     AfterValidator(_known),
-    Field(description=f"an experiment of {EXPERIMENTS}", json_schema_extra={"enum": list(_names())}),
+    described(f"an experiment of {EXPERIMENTS}", enum=list(_names())),
 ]
 Overrides = Annotated[
     dict[str, Any],
     AfterValidator(_settable),
-    Field(
-        description=f'parameters of {PARAMS} to change beside the experiment\'s own, as {{"train.epochs": 20}}',
-        json_schema_extra={"propertyNames": {"enum": list(_keys())}},
+    described(
+        f'parameters of {PARAMS} to change beside the experiment\'s own, as {{"train.epochs": 20}}',
+        propertyNames={"enum": list(_keys())},
     ),
 ]
-Revision = Annotated[str, Field(description="the commit, branch or tag whose code and parameters are run")]
+Revision = Annotated[str, described("the commit, branch or tag whose code and parameters are run")]
 Parallel = Annotated[
-    int | None, Field(ge=1, description="how many experiments at once; by default as many as this host has slots")
+    int | None, Field(ge=1), described("how many experiments at once; by default as many as this host has slots")
 ]
-Devices = Annotated[int, Field(ge=1, description="how many GPUs each stage sees; all are taken at once")]
+Devices = Annotated[int, Field(ge=1), described("how many GPUs each stage sees; all are taken at once")]
 Remote = Annotated[
     str | None,
-    Field(description="a git remote to share the result through, its data by DVC's own remote; none: keep it here"),
+    described("a git remote to share the result through, its data by DVC's own remote; none: keep it here"),
 ]
 
 

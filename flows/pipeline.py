@@ -16,11 +16,10 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from prefect.tasks import Task
-from pydantic import Field
 
 from flows.artifacts import publish_run
 from flows.experiment import EXPERIMENTS, ExperimentError, default_name
-from flows.parameters import Devices, ExperimentName, Overrides, Remote, Revision, read_overrides, run_flow
+from flows.parameters import Devices, ExperimentName, Overrides, Remote, Revision, described, read_overrides, run_flow
 from flows.processes import CommandError, adapt_to_worker, run
 from flows.reproduction import Reproduction, StageError, StoppedEarlyError
 from flows.slots import slots
@@ -36,10 +35,10 @@ STOPPED_EARLY = "StoppedEarly"
 
 NewName = Annotated[
     str | None,
-    Field(description="what to call the result; by default the experiment's name, and its overrides' values"),
+    described("what to call the result; by default the experiment's name, and its overrides' values"),
 ]
 StopEarly = Annotated[
-    bool, Field(description="stop a training whose curves say that nothing will come of it, and keep no experiment")
+    bool, described("stop a training whose curves say that nothing will come of it, and keep no experiment")
 ]
 
 
@@ -170,13 +169,14 @@ def judge_curves(folder: Path) -> Callable[[], str]:
 
     def hopeless() -> str:
         nonlocal seen
-        curves = folder / CURVES
-        changed = curves.stat().st_mtime_ns if curves.exists() else 0
-        if changed == seen:
-            return ""
-        seen = changed
         try:
+            changed = (folder / CURVES).stat().st_mtime_ns
+            if changed == seen:
+                return ""
+            seen = changed
             found = json.loads(run("python", "-m", "stages.diagnose", folder=folder))
+        except FileNotFoundError:
+            return ""  # no checkpoint yet
         except CommandError as error:
             log.warning("not to be stopped early: %s", error)
             return ""
