@@ -75,7 +75,7 @@ def experiment_command(name: str, experiments: Mapping[str, Mapping[str, Any]], 
 def default_name(experiment: str, overrides: Mapping[str, Any]) -> str:
     """The experiment's name, and the values of its overrides: `mnist-quick-epochs-20`."""
     words = [experiment] + [f"{key.rpartition('.')[2]}-{value}" for key, value in sorted(overrides.items())]
-    return re.sub(r"[^\w.-]+", "-", "-".join(words)).strip("-.")
+    return re.sub(r"(?:[^\w.]|\.\.)+", "-", "-".join(words)).strip("-.")
 
 
 def check_overrides(overrides: Sequence[str], keys: Sequence[str]) -> None:

@@ -31,7 +31,7 @@ from flows.processes import CommandError, environment, run
 WORKSPACES = Path(".atelier/workspaces")
 GIVEN = (("data", "path"), ("evaluate", "weights"))
 """The parameters that name the user's own files, relative to the repository or not."""
-NAME = re.compile(r"[A-Za-z0-9]([\w.-]*[\w-])?")
+NAME = re.compile(r"[A-Za-z0-9]([\w.-]{,120}[\w-])?")
 
 
 class Workspace:
@@ -96,7 +96,9 @@ class Workspace:
     def check_name(self, name: str) -> None:
         """Raise ExperimentError where `name` cannot name this experiment, as when another one has it."""
         if not NAME.fullmatch(name) or ".." in name or name.endswith(".lock"):
-            raise ExperimentError(f"{name!r} cannot name an experiment: use letters, digits, and . _ - between them")
+            raise ExperimentError(
+                f"{name!r} cannot name an experiment: give it a name of at most 120 letters, digits, and . _ - between"
+            )
         try:
             theirs = run("git", "show", f"{self.reference(name)}:{PARAMS}", folder=self.home)
         except CommandError:

@@ -33,7 +33,7 @@ def test_every_parameter_that_the_readme_sets_exists() -> None:
 
 def test_every_experiment_of_the_readme_exists_and_none_is_left_out() -> None:
     experiments = set(YAML(typ="safe").load(ROOT / "experiments.yaml"))
-    section = README[README.index("## Experiments by name") : README.index("## Your own images")]
+    section = README[README.index("## Experiments by name") : README.index("## Apart from your checkout")]
     rows = set(re.findall(r"^\| `([a-z0-9-]+)`", section, flags=re.MULTILINE))
     assert rows | {f"{name}-small" for name in rows if name.startswith("celeba-")} == experiments
     assert set(re.findall(r"NAME=(\S+)", README)) <= experiments
