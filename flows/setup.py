@@ -283,7 +283,7 @@ def find(home: Path, name: str) -> psutil.Process | None:
         note = _read_note(home, name)
         process = psutil.Process(note["pid"])
         return process if process.cmdline() == note["command"] else None
-    except (FileNotFoundError, psutil.Error):
+    except (OSError, ValueError, KeyError, psutil.Error):
         return None
 
 
@@ -335,7 +335,10 @@ def _last_words(log: Path) -> str:
 
 
 def _lives(process: psutil.Process) -> bool:
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _note(home: Path, name: str) -> Path:
