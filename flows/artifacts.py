@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def publish_run(home: Path, folder: Path, name: str, commit: str) -> None:
     scores = json.loads((results / "scores.json").read_text())
     reference = json.loads((results / "reference.json").read_text())
     diagnosis = json.loads((results / "evaluation/diagnosis.json").read_text())
-    link = publish_report(home, results / "report", name)
+    link = publish_report(home, results / "report", name, commit)
     evidence = "\n".join(f"- {line}" for line in diagnosis["evidence"])
     create_markdown_artifact(
         key=key(name, "verdict"),
@@ -45,15 +46,19 @@ def publish_run(home: Path, folder: Path, name: str, commit: str) -> None:
     create_table_artifact(key=key(name, "scores"), description=f"Scores of {name}", table=score_rows(scores, reference))
 
 
-def publish_report(home: Path, report: Path, name: str) -> str:
+def publish_report(home: Path, report: Path, name: str, commit: str) -> str:
     """Keep the report in `home`, and say in Markdown where: as a link if ATELIER_REPORTS is where it is served."""
-    kept = home / REPORTS / name
-    shutil.rmtree(kept, ignore_errors=True)
-    shutil.copytree(report, kept)
+    kept = home / REPORTS / f"{name}-{commit[:7]}"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=kept.parent) as temporary:
+        copy = Path(shutil.copytree(report, Path(temporary) / "report"))
+        if kept.exists():
+            kept.rename(Path(temporary) / "before")
+        copy.rename(kept)
     server = os.environ.get("ATELIER_REPORTS")
     if not server:
         return f"Report: `{kept / 'index.html'}`"
-    address = f"{server.rstrip('/')}/{name}/index.html"
+    address = f"{server.rstrip('/')}/{kept.name}/index.html"
     create_link_artifact(key=key(name, "report"), link=address, link_text=f"Report of {name}")
     return f"[The report]({address}), with every figure beside what made it"
 

@@ -20,6 +20,7 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
+from prefect.runtime import deployment
 from prefect.states import Completed, Failed
 from pydantic import Field
 
@@ -81,16 +82,21 @@ def compare(
     try:
         adapt_to_worker()
         home = find_home()
-        commit = find_commit(home, revision)
+        commit = find_commit(home, revision, remote)
         shared = {"overrides": overrides, "revision": commit, "devices": devices, "remote": remote}
 
         def run_one(experiment: str) -> Outcome:
             name = default_name(experiment, overrides)
             state = experiment_run(name, {"experiment": experiment, **shared}, return_state=True)
-            return read_outcome(home, name, commit, state, remote)
+            try:
+                return read_outcome(home, name, commit, state, remote)
+            except (ExperimentError, CommandError) as error:
+                return Outcome(name, Failed(message=str(error)))
 
         names = list(dict.fromkeys(experiments))
-        outcomes = at_once(run_one, names, min(len(names), parallel or count_slots(home)))
+        # Deployed, the workers hold back what their hosts have no slot for.
+        together = parallel or (len(names) if deployment.id else count_slots(home))
+        outcomes = at_once(run_one, names, min(len(names), together))
         publish_comparison(home, outcomes)
     except (ExperimentError, CommandError) as error:
         get_run_logger().error("%s", error)
@@ -106,13 +112,10 @@ def read_outcome(home: Path, name: str, baseline: str, state: State[Any], remote
     """The scores of the experiment `name`, brought from `remote` where another host has run it."""
     if not state.is_completed():
         return Outcome(name, state)
-    try:
-        commit, _ = find_experiment(home, name, baseline)
-    except ExperimentError:
-        if not remote:
-            raise
-        run("dvc", "exp", "pull", remote, "--rev", baseline, name, folder=home)
-        commit, _ = find_experiment(home, name, baseline)
+    if remote:
+        reference = f"refs/exps/{baseline[:2]}/{baseline[2:]}/{name}"
+        run("dvc", "--wait-for-lock", "exp", "pull", "--force", remote, reference, folder=home)
+    commit, _ = find_experiment(home, name, baseline)
     return Outcome(name, state, commit, json.loads(run("git", "show", f"{commit}:results/scores.json", folder=home)))
 
 
@@ -132,8 +135,11 @@ def publish_comparison(home: Path, outcomes: Sequence[Outcome]) -> None:
             draw_trajectories(curves, folder / "trajectories.png")
             parts.append(picture(folder / "trajectories.png", "course of the Fréchet distance"))
         for found in done:
-            grid = get_file(home, found, "results/samples/grid.png", folder)
-            parts += [f"## {found.name}: {(found.scores or {})['verdict']}", picture(grid, found.name)]
+            parts.append(f"## {found.name}: {(found.scores or {})['verdict']}")
+            try:
+                parts.append(picture(get_file(home, found, "results/samples/grid.png", folder), found.name))
+            except CommandError as error:
+                parts.append(f"no samples to show: {error}")
     create_markdown_artifact(
         key=key("comparison", "figures"), markdown="\n\n".join(parts), description="Curves and samples"
     )
@@ -176,7 +182,11 @@ def read_trajectory(home: Path, outcome: Outcome, folder: Path) -> list[tuple[fl
     """The kimg and Fréchet distance of each kept generator; empty where it was not measured."""
     if "best_distance" not in (outcome.scores or {}):
         return []
-    text = get_file(home, outcome, "results/evaluation/trajectory.csv", folder).read_text()
+    try:
+        text = get_file(home, outcome, "results/evaluation/trajectory.csv", folder).read_text()
+    except CommandError as error:
+        get_run_logger().warning("%s: its course is left out: %s", outcome.name, error)
+        return []
     return [(float(row["kimg"]), float(row["distance"])) for row in csv.DictReader(io.StringIO(text))]
 
 

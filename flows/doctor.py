@@ -53,13 +53,16 @@ def examine(home: Path, old: float) -> Iterator[Finding]:
 
 def _copies(home: Path) -> Iterator[Finding]:
     """Copies of killed `dvc exp run --temp`, which `dvc exp show` goes on listing as running."""
-    for copy in sorted((home / COPIES).glob("*")):
-        users = _users(copy)
+    # While DVC makes a copy, and while it collects the results, it works in the checkout.
+    starting = _processes(home, "exp run")
+    notes = list((home / RECORDS).glob("*/*.run"))
+    for copy in sorted(path for path in (home / COPIES).glob("*") if path.name != RECORDS.name):
+        users = _processes(copy) or starting
         if users:
             yield Finding(f"experiment in {copy}: runs, as process {users[0]}")
         else:
-            records = [record.parent for record in (home / RECORDS).glob("*/*.run") if _root(record) == copy]
-            name = next((_name(record) for record in records), "")
+            records = [record.parent for record in notes if _read(record, "root_dir") == str(copy)]
+            name = next((_read(found, "name") for record in records for found in record.glob("*.run")), "")
             yield Finding(
                 f"experiment {name or 'without a name'}: shown as running, and does not; remove {copy} and its row",
                 partial(_remove, copy, *records),
@@ -73,7 +76,7 @@ def _workspaces(home: Path) -> Iterator[Finding]:
         if _held(lock):
             yield Finding(f"workspace {folder}: in use")
         else:
-            yield Finding(f"workspace {folder}: its flow is gone; remove it", partial(_remove, folder, lock))
+            yield Finding(f"workspace {folder}: its flow is gone; remove it", partial(_remove_unused, lock, folder))
     for folder in sorted(path for path in (home / WORKSPACES).glob("*") if path.is_dir()):
         if not folder.with_suffix(".lock").exists():
             yield Finding(f"workspace {folder}: its flow is gone; remove it", partial(_remove, folder))
@@ -92,10 +95,10 @@ def _checkpoints(home: Path, old: float) -> Iterator[Finding]:
         elif days < old:
             yield Finding(f"{words}: stopped {_age(days)} ago; the same experiment goes on from there, so it stays")
         else:
-            yield Finding(f"{words}: untouched for {_age(days)}; remove it", partial(_remove, folder, lock))
+            yield Finding(f"{words}: untouched for {_age(days)}; remove it", partial(_remove_unused, lock, folder))
     for lock in sorted((home / RUNS).glob("*.lock")):
         if not lock.with_suffix("").exists() and not _held(lock):
-            yield Finding(f"{lock}: of no training; remove it", partial(_remove, lock))
+            yield Finding(f"{lock}: of no training; remove it", partial(_remove_unused, lock))
 
 
 def _slots(home: Path) -> Iterator[Finding]:
@@ -114,6 +117,10 @@ def _slots(home: Path) -> Iterator[Finding]:
             limit = client.read_global_concurrency_limit_by_name(limit_name())
         except ObjectNotFound:
             return
+        if limit.limit != len(slots):
+            yield Finding(
+                f"{limit.name}: {limit.limit} on the server, and this host has {len(slots)}; set it on its page"
+            )
         taken, runs = limit.active_slots, client.read_flow_runs(flow_run_filter=running)
     if taken and not runs and not any(slot["holder"] for slot in slots):
         yield Finding(f"{taken} slots of {limit.name} taken on the server, and nothing runs: free them", _free_slots)
@@ -126,12 +133,12 @@ def _free_slots() -> None:
         client.update_global_concurrency_limit(limit_name(), GlobalConcurrencyLimitUpdate(active_slots=0))
 
 
-def _users(folder: Path) -> list[int]:
-    """The processes that work in `folder`."""
+def _processes(folder: Path, words: str = "") -> list[int]:
+    """The processes that work in `folder`, with `words` in their command line."""
     found = []
     for process in psutil.process_iter():
         try:
-            if Path(process.cwd()).is_relative_to(folder):
+            if Path(process.cwd()).is_relative_to(folder) and words in " ".join(process.cmdline()):
                 found.append(process.pid)
         except psutil.Error:
             continue
@@ -150,17 +157,26 @@ def _held(lock: Path) -> bool:
     return False
 
 
-def _root(record: Path) -> Path:
-    return Path(json.loads(record.read_text())["root_dir"])
-
-
-def _name(folder: Path) -> str:
-    (record,) = folder.glob("*.run")
-    return str(json.loads(record.read_text()).get("name") or "")
+def _read(record: Path, name: str) -> str:
+    """An entry of DVC's note of a run; empty where the note is damaged."""
+    try:
+        return str(json.loads(record.read_text()).get(name) or "")
+    except (ValueError, AttributeError):
+        return ""
 
 
 def _age(days: float) -> str:
     return f"{days:.0f} days" if days >= 2 else f"{days * 24:.0f} hours" if days * 24 >= 1 else "less than an hour"
+
+
+def _remove_unused(lock: Path, *paths: Path) -> None:
+    """Remove the lock and what it stands for, unless somebody has taken it meanwhile."""
+    with lock.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        _remove(*paths, lock)
 
 
 def _remove(*paths: Path) -> None:

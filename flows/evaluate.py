@@ -50,10 +50,11 @@ def evaluate(
     try:
         adapt_to_worker()
         home = find_home()
-        for name in experiments:
+        found = {name: bring_experiment(home, name, remote) for name in dict.fromkeys(experiments)}
+        for name, (commit, baseline) in found.items():
             try:
-                outcomes.append(score_again(home, name, overrides, remote))
-            except StageError as error:
+                outcomes.append(score_again(home, name, commit, baseline, overrides, remote))
+            except (ExperimentError, CommandError, StageError) as error:
                 get_run_logger().error("%s: %s", name, error)
                 failed.append(f"{name}: {error}")
         if outcomes:
@@ -66,18 +67,28 @@ def evaluate(
     return Completed(message=", ".join(outcome.name for outcome in outcomes))
 
 
-def score_again(home: Path, name: str, overrides: dict[str, Any], remote: str | None) -> Outcome:
-    """Run the stages after training again in a workspace of the experiment `name`, and keep what they come to.
+def bring_experiment(home: Path, name: str, remote: str | None) -> tuple[str, str]:
+    """The commits of the experiment `name` and of its baseline, fetched from the git remote if it is not here.
 
-    Raises ExperimentError where the experiment or its trained networks are not to be had, StageError if a stage fails.
+    Raises ExperimentError where it is nowhere, CommandError where the remote cannot be asked.
     """
     try:
-        commit, baseline = find_experiment(home, name)
+        return find_experiment(home, name)
     except ExperimentError:
         if not remote:
             raise
-        run("dvc", "exp", "pull", remote, name, folder=home)
-        commit, baseline = find_experiment(home, name)
+        run("dvc", "--wait-for-lock", "exp", "pull", remote, name, folder=home)
+        return find_experiment(home, name)
+
+
+def score_again(
+    home: Path, name: str, commit: str, baseline: str, overrides: dict[str, Any], remote: str | None
+) -> Outcome:
+    """Run the stages after training again in a workspace of the experiment `name`, and keep what they come to.
+
+    Raises ExperimentError where its trained networks are not to be had, StageError if a stage fails, CommandError if
+    the result cannot be shared.
+    """
     kept_as = default_name(name, overrides)
     with workspace(home, baseline) as work:
         run("git", "restore", "--source", commit, "--", ".", folder=work.folder)
@@ -88,7 +99,7 @@ def score_again(home: Path, name: str, overrides: dict[str, Any], remote: str | 
         with slots(home, 1):
             follow_stages(Reproduction(work.folder, ["--single-item", *STAGES], work.environment(kept_as)), set())
         keep(work, kept_as)
-    if remote and (pushed := push_experiment(home, kept_as, remote, return_state=True)).is_failed():
+    if remote and (pushed := push_experiment(home, work.reference(kept_as), remote, return_state=True)).is_failed():
         raise CommandError(pushed.message)
     return read_outcome(home, kept_as, baseline, Completed(), None)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import httpx
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
@@ -23,7 +24,7 @@ from flows.parameters import Devices, ExperimentName, Overrides, Remote, Revisio
 from flows.processes import CommandError, adapt_to_worker, run
 from flows.reproduction import Reproduction, StageError, StoppedEarlyError
 from flows.slots import slots
-from flows.workspace import Workspace, find_commit, find_home, settings_of, workspace
+from flows.workspace import Workspace, alone, find_commit, find_home, settings_of, workspace
 
 PREPARED = "prepare"
 """The last stage that needs no device: fetching and preparing images keeps nobody waiting."""
@@ -68,12 +69,13 @@ def stage(name: str, reproduction: Reproduction, hopeless: Callable[[], str] | N
 
 
 @task(task_run_name="push to {remote}", retries=5, retry_delay_seconds=[10, 30, 60, 120, 240], cache_policy=NO_CACHE)
-def push_experiment(home: Path, name: str, remote: str) -> State[Any]:
-    """Share the experiment through the git remote `remote` and DVC's own."""
+def push_experiment(home: Path, reference: str, remote: str) -> State[Any]:
+    """Share the experiment, by its git reference, through the git remote `remote` and DVC's own."""
+    command = ("dvc", "--wait-for-lock", "exp", "push", remote, reference)
     try:
-        said = run("dvc", "exp", "push", remote, name, folder=home)
+        said = run(*command, folder=home)
     except CommandError as error:
-        return Failed(message=f"{error}; the result is kept here: `dvc exp push {remote} {name}` shares it")
+        return Failed(message=f"{error}; the result is kept here, and `{' '.join(command)}` shares it")
     return Completed(message=said)
 
 
@@ -100,7 +102,7 @@ def pipeline(
     try:
         adapt_to_worker()
         home = find_home()
-        commit = find_commit(home, revision)
+        commit = find_commit(home, revision, remote)
         say_what_runs(home, commit)
         with workspace(home, commit) as work:
             work.set_params(settings_of(work.folder, experiment) | overrides)
@@ -114,7 +116,7 @@ def pipeline(
     except (ExperimentError, CommandError, StageError) as error:
         get_run_logger().error("%s", error)
         return Failed(message=str(error))
-    if remote and (pushed := push_experiment(home, kept_as, remote, return_state=True)).is_failed():
+    if remote and (pushed := push_experiment(home, work.reference(kept_as), remote, return_state=True)).is_failed():
         return Failed(message=pushed.message)
     return Completed(message=f"{kept_as}: {verdict}")
 
@@ -189,8 +191,12 @@ def judge_curves(folder: Path) -> Callable[[], str]:
 
 def keep(work: Workspace, name: str) -> str:
     """Save the workspace's results as the experiment `name` and publish them; the verdict."""
-    work.save(name)
-    publish_run(work.home, work.folder, name, work.commit)
+    with alone(work.home):
+        work.save(name)
+        try:
+            publish_run(work.home, work.folder, name, work.commit)
+        except httpx.HTTPError as error:
+            get_run_logger().warning("the result is kept, but not all of it is on this page: %s", error)
     scores = json.loads((work.folder / "results/scores.json").read_text())
     return str(scores["verdict"])
 

@@ -19,6 +19,8 @@ GRACE = 5.0
 """Seconds that a process has to end after SIGTERM, before SIGKILL."""
 
 
+END_WITH_PARENT = ("setpriv", "--pdeathsig", "TERM", "--")
+"""Before a command: the kernel ends it when the process that started it is gone."""
 _running: set[subprocess.Popen[str]] = set()
 """Commands of any thread that have not ended yet."""
 
@@ -65,7 +67,13 @@ def run(*command: str, folder: Path, **values: str) -> str:
     Raises CommandError if it fails.
     """
     done = subprocess.run(
-        command, cwd=folder, env=environment(**values), capture_output=True, text=True, errors="replace", check=False
+        [*END_WITH_PARENT, *command],
+        cwd=folder,
+        env=environment(**values),
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
     )
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip()).splitlines()[-3:]
@@ -80,7 +88,7 @@ def started(command: Sequence[str], folder: Path, env: Mapping[str, str]) -> Ite
     The kernel ends it too if this process is killed. It stays in this process's group, to which Prefect sends signals.
     """
     process = subprocess.Popen(
-        ["setpriv", "--pdeathsig", "TERM", "--", *command],
+        [*END_WITH_PARENT, *command],
         cwd=folder,
         env=env,
         stdin=subprocess.DEVNULL,

@@ -119,7 +119,7 @@ class Reproduction:
     def _look(self, hopeless: Callable[[], str], reasons: list[str], over: Event) -> None:
         while not over.wait(LOOK):
             reason = hopeless()
-            if reason:
+            if reason and not over.is_set():
                 reasons.append(reason)
                 assert self._process is not None
                 end_tree(self._process)

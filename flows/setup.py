@@ -312,7 +312,7 @@ def end_all(processes: Sequence[psutil.Process]) -> None:
 def stop_all(home: Path) -> None:
     """End what `set_up` started, the workers first, and say so."""
     with _alone(home):
-        for name in (*WORKERS, "reports", "server"):
+        for name in (*reversed(WORKERS), "reports", "server"):
             print(f"{name} stopped" if stop(home, name) else f"{name} did not run")
 
 

@@ -7,9 +7,11 @@ takes by itself (`python -m stages.slots` shows it), so that a `dvc repro` by ha
 import json
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import httpx
+from prefect import get_run_logger
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.concurrency.sync import concurrency
@@ -17,6 +19,7 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
 from flows.experiment import ExperimentError
 from flows.processes import run
+from flows.server import patiently
 
 LEASE = 60.0
 """Seconds after which the server takes back the slot of a holder that no longer renews it."""
@@ -52,12 +55,25 @@ def slots(home: Path, count: int) -> Iterator[None]:
 
     Raises ExperimentError where the host has fewer.
     """
-    limit = ensure_limit(home)
+    limit = patiently(lambda: ensure_limit(home))
     if count > limit:
         raise ExperimentError(f"devices: {count}, but {socket.gethostname()} has {limit}")
-    # A server that is away for longer than the lease costs the place in its books, not the run: the stage's own lock
-    # still holds the device.
-    with concurrency(
-        limit_name(), occupy=count, lease_duration=LEASE, strict=True, raise_on_lease_renewal_failure=False
-    ):
+    with ExitStack() as held:
+        # A server that is away for longer than the lease costs the place in its books, not the run: the stage's own
+        # lock still holds the device.
+        patiently(
+            lambda: held.enter_context(
+                concurrency(
+                    limit_name(),
+                    occupy=count,
+                    lease_duration=LEASE,
+                    strict=True,
+                    raise_on_lease_renewal_failure=False,
+                )
+            )
+        )
         yield
+        try:
+            held.close()
+        except httpx.HTTPError as error:
+            get_run_logger().warning("the server takes the slot back by itself when its lease ends (%s)", error)

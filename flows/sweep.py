@@ -33,7 +33,7 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.runtime import flow_run
+from prefect.runtime import deployment, flow_run
 from prefect.states import Completed, Failed
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from ruamel.yaml import YAML
@@ -134,7 +134,7 @@ def sweep(
         home = find_home()
         definition: Definition = {
             "experiment": experiment,
-            "commit": find_commit(home, revision),
+            "commit": find_commit(home, revision, remote),
             "space": {key: axis.model_dump() if isinstance(axis, Range) else axis for key, axis in space.items()},
             "method": method,
             "metric": metric,
@@ -148,7 +148,9 @@ def sweep(
             kept = {number for number, record in last_records(study).items() if record.state != TrialState.FAIL}
             todo = [number for number in range(count) if number not in kept]
             get_run_logger().info("%d trials, %d of them to run", count, len(todo))
-            run_trials(home, study, definition, todo, parallel or count_slots(home), shared)
+            run_trials(
+                home, study, definition, todo, parallel or (len(todo) if deployment.id else count_slots(home)), shared
+            )
             found = {number: record for number, record in last_records(study).items() if number < count}
     except (ExperimentError, CommandError) as error:
         get_run_logger().error("%s", error)

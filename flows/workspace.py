@@ -110,7 +110,11 @@ class Workspace:
             )
 
     def save(self, name: str) -> None:
-        """Save what was run as the experiment `name`, which the user's checkout then lists."""
+        """Save what was run as the experiment `name`, which the user's checkout then lists; call it `alone`.
+
+        Raises ExperimentError where another experiment has the name.
+        """
+        self.check_name(name)  # another run may have taken it meanwhile
         run("dvc", "exp", "save", "--force", "--name", name, folder=self.folder, **self.environment(name))
         reference = self.reference(name)
         kept = run("git", "for-each-ref", "--format=%(objectname)", reference, folder=self.home)
@@ -119,6 +123,16 @@ class Workspace:
         if kept and not run("git", "diff", "--name-only", kept, reference, "--", ":!.dvc/tmp", folder=self.folder):
             return
         run("git", "push", "--quiet", "--force", str(self.home), reference, folder=self.folder)
+
+
+@contextmanager
+def alone(home: Path) -> Iterator[None]:
+    """Keep every other run waiting that has a result to keep in `home`."""
+    path = home / ".atelier/results.lock"
+    path.parent.mkdir(exist_ok=True)
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def find_home() -> Path:
@@ -132,14 +146,21 @@ def find_home() -> Path:
     return home
 
 
-def find_commit(home: Path, revision: str) -> str:
-    """The full hash of the commit that `revision` names.
+def find_commit(home: Path, revision: str, remote: str | None = None) -> str:
+    """The full hash of the commit that `revision` names, fetched from the git remote `remote` where it is not here yet.
 
     Raises ExperimentError where it names none.
     """
+    command = ("git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
     try:
-        return run("git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}", folder=home)
+        return run(*command, folder=home)
     except CommandError:
+        try:
+            if remote:
+                run("git", "fetch", "--quiet", remote, folder=home)
+                return run(*command, folder=home)
+        except CommandError:
+            pass
         raise ExperimentError(f"revision {revision!r}: git knows no such commit in {home}") from None
 
 
@@ -197,7 +218,7 @@ def workspace(home: Path, commit: str, *, shared: bool = True) -> Iterator[Works
             yield Workspace(home, folder, commit, home if shared else folder)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-            lock_path.unlink()
+            lock_path.unlink(missing_ok=True)
 
 
 def _share_cache(home: Path, folder: Path) -> None:
@@ -208,6 +229,14 @@ def _share_cache(home: Path, folder: Path) -> None:
         config.add_section("cache")
     config["cache"]["dir"] = f'"{run("dvc", "cache", "dir", folder=home)}"'  # quoted: a path may hold a comma or #
     config["cache"].setdefault("type", '"reflink,hardlink,copy"')
+    shared = configparser.ConfigParser(interpolation=None)
+    shared.read(home / ".dvc/config")
+    for section in shared.sections():
+        address = shared[section].get("url", "").strip('"')
+        if address and "://" not in address and not Path(address).is_absolute():
+            if not config.has_section(section):  # one that is relative to the checkout
+                config.add_section(section)
+            config[section].setdefault("url", f'"{home / ".dvc" / address}"')
     with (folder / ".dvc/config.local").open("w") as file:
         config.write(file)
 
