@@ -9,10 +9,11 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -109,8 +110,17 @@ def _slots(home: Path) -> Iterator[Finding]:
         if holder:
             who = f"process {holder['pid']}, {holder['stage']} in {holder['folder']}"
             yield Finding(f"slot {slot['slot']}: held by {who}")
-    if not get_current_settings().api.url:
+    server = get_current_settings().api.url
+    if not server:
         return
+    try:
+        yield from _server_slots(slots)
+    except httpx.HTTPError as error:
+        yield Finding(f"the server at {server} does not answer ({error}); its slots were not looked at")
+
+
+def _server_slots(slots: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    """What the server says of this host's slots."""
     running = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING])))
     with get_client(sync_client=True) as client:
         try:

@@ -1,6 +1,7 @@
 """The flows' parameters: what Prefect's form shows, and what is refused before anything runs."""
 
 import logging
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
@@ -9,11 +10,13 @@ from prefect import Flow
 from prefect.client.schemas.objects import State
 from prefect.exceptions import ParameterTypeError
 from prefect.runtime import flow_run
+from prefect.settings import get_current_settings
 from pydantic import AfterValidator, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from flows.experiment import EXPERIMENTS, PARAMS, ExperimentError, check_overrides, read_experiments, read_keys
+from flows.processes import end_when_interrupted
 
 
 def described(text: str, **schema: object) -> Any:  # noqa: ANN401 (pydantic's own type for it)
@@ -108,6 +111,12 @@ def run_flow(flow: Flow[..., State[Any]], parameters: Mapping[str, Any]) -> int:
         return 1
     finally:
         prefects_log.disabled = False
-    state: State[Any] = flow(**validated, return_state=True)
+    if not get_current_settings().api.url:
+        end_when_interrupted()
+    try:
+        state: State[Any] = flow(**validated, return_state=True)
+    except KeyboardInterrupt:
+        print(f"{flow.name}: interrupted; the same command goes on from there", file=sys.stderr)
+        return 128 + signal.SIGINT
     print(f"{state.name}: {state.message}", flush=True)
     return int(not state.is_completed())

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -52,6 +53,27 @@ def _end_after(parent: int) -> None:
     os.dup2(nowhere, sys.stdout.fileno())
     os.dup2(nowhere, sys.stderr.fileno())
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def end_when_interrupted() -> None:
+    """Where Prefect's own temporary server serves this process, end soon after SIGINT or SIGTERM, come what may.
+
+    In a terminal the same signal ends that server too, and Prefect's client would ask for it for minutes.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer)
+    Thread(target=_end_after_signal, args=(reader,), daemon=True).start()
+
+
+def _end_after_signal(reader: int) -> None:
+    while (number := os.read(reader, 1)[0]) not in (signal.SIGINT, signal.SIGTERM):
+        continue
+    time.sleep(GRACE)  # for children to end and workspaces to go
+    print("interrupted; the same command goes on from there", file=sys.stderr, flush=True)
+    for child in psutil.Process().children(recursive=True):
+        _signal(child.kill)
+    os._exit(128 + number)
 
 
 def environment(**values: str) -> dict[str, str]:

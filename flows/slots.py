@@ -49,6 +49,18 @@ def ensure_limit(home: Path) -> int:
     return limit
 
 
+def _say_if_waiting(count: int) -> None:
+    """Log that this run has to wait, which Prefect does without a word."""
+    with get_client(sync_client=True) as client:
+        limit = client.read_global_concurrency_limit_by_name(limit_name())
+    if limit.active_slots + count > limit.limit:
+        get_run_logger().info(
+            "waiting: %d of %d slots of this host are taken; `python -m stages.slots` says by whom",
+            limit.active_slots,
+            limit.limit,
+        )
+
+
 @contextmanager
 def slots(home: Path, count: int) -> Iterator[None]:
     """Hold `count` of this host's slots at once, after waiting until so many are free.
@@ -58,6 +70,7 @@ def slots(home: Path, count: int) -> Iterator[None]:
     limit = patiently(lambda: ensure_limit(home))
     if count > limit:
         raise ExperimentError(f"devices: {count}, but {socket.gethostname()} has {limit}")
+    patiently(lambda: _say_if_waiting(count))
     with ExitStack() as held:
         # A server that is away for longer than the lease costs the place in its books, not the run: the stage's own
         # lock still holds the device.

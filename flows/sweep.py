@@ -47,7 +47,7 @@ from flows.parameters import Devices, ExperimentName, Parallel, Remote, Revision
 from flows.pipeline import STOPPED_EARLY, StopEarly
 from flows.processes import CommandError, adapt_to_worker, run
 from flows.slots import count_slots
-from flows.workspace import NAME, find_commit, find_home
+from flows.workspace import NAME, find_commit, find_home, settings_of
 
 SWEEPS = Path(".atelier/sweeps")
 SCORES = "results/scores.json"
@@ -271,9 +271,10 @@ def last_records(study: optuna.Study) -> dict[int, FrozenTrial]:
 
 
 def check_metric(home: Path, definition: Definition) -> None:
-    """Log a warning where the committed scores lack the metric: hours may pass before the first trial tells.
+    """Look for the metric among the committed scores: hours may pass before the first trial tells.
 
-    Raises MetricError where it looks like a slip of the pen for one of them.
+    Raises MetricError where it is not there, unless the trials are evaluated in another way: then only where it looks
+    like a slip of the pen, and else logs a warning.
     """
     metric = definition["metric"]
     try:
@@ -283,6 +284,9 @@ def check_metric(home: Path, definition: Definition) -> None:
     close = difflib.get_close_matches(metric, known, 1, ALIKE)
     if metric not in known and close:
         raise MetricError(f"metric: the scores have no {metric!r}; did you mean {close[0]}?")
+    changed = [*settings_of(home, definition["experiment"]), *definition["space"]]
+    if metric not in known and not any(name.startswith("evaluate.") for name in changed):
+        raise MetricError(f"metric: the scores have no {metric!r}; they have {', '.join(known)}")
     if metric not in known:
         get_run_logger().warning("the committed scores have no %s, but %s", metric, ", ".join(known))
 

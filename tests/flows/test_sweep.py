@@ -284,6 +284,8 @@ def test_a_misspelt_score_is_refused_before_anything_runs(project: Project, serv
     commit = project.run("git", "rev-parse", "HEAD").strip()
     with pytest.raises(MetricError, match=re.escape("the scores have no 'clasifier-FD'; did you mean classifier-FD?")):
         check_metric(project.path, define(GRID, commit=commit, metric="clasifier-FD"))
+    with pytest.raises(MetricError, match=r"^metric: the scores have no 'FID'; they have inception_score, "):
+        check_metric(project.path, define(GRID, commit=commit, metric="FID"))
     check_metric(project.path, define(GRID, commit=commit))
     arguments = ["mnist-quick", "--metric", "clasifier-FD", "train.lr_d=1e-3,2e-3"]
     output = run_sweep(Box(project, server), *arguments, ok=False)
