@@ -62,7 +62,8 @@ def test_an_experiment_runs_apart_from_the_checkout_and_is_kept_with_its_results
     verdict = str(left["mnist-quick-lr-d-0-002-verdict"].data)
     assert "![samples](data:image/png;base64,iVBORw0KGgo" in verdict
     assert "**Next:**" in verdict
-    assert str(project.path / ".atelier/reports/mnist-quick-lr_d-0.002/index.html") in verdict
+    commit = project.run("git", "rev-parse", "HEAD")[:7]
+    assert str(project.path / f".atelier/reports/mnist-quick-lr_d-0.002-{commit}/index.html") in verdict
     rows: Any = left["mnist-quick-lr-d-0-002-scores"].data
     rows = {row["score"]: row for row in (json.loads(rows) if isinstance(rows, str) else rows)}
     scores = experiment["revs"][0]["data"]["metrics"]["results/scores.json"]["data"]

@@ -30,6 +30,7 @@ def newest_artifact(server: Server, key: str) -> str:
     return str(found[0].data)
 
 
+@pytest.mark.slow
 def test_an_untouched_commit_is_identical(project: Project, server: Server) -> None:
     everything = project.contents(".dvc/cache", "data", "results", "runs")
     (project.path / "README.md").write_text("edited, not committed")
