@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +71,3 @@ def score_rows(scores: Mapping[str, Any], reference: Mapping[str, Any]) -> list[
             floor = reference.get(f"floor_{name}", reference.get(f"real_{name}", ""))
             rows.append({"score": name, "value": value, "real images": floor})
     return rows
-
-
-def comparison_rows(scores: Mapping[str, Mapping[str, Any] | None], columns: Sequence[str]) -> list[dict[str, Any]]:
-    """A row an experiment, in the order given; one that failed has no scores."""
-    return [
-        {"experiment": name} | {column: "failed" if found is None else found.get(column, "") for column in columns}
-        for name, found in scores.items()
-    ]

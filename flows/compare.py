@@ -24,7 +24,7 @@ from prefect.runtime import deployment
 from prefect.states import Completed, Failed
 from pydantic import Field
 
-from flows.artifacts import key, picture
+from flows.artifacts import picture
 from flows.children import at_once, run_pipeline
 from flows.experiment import EXPERIMENTS, ExperimentError, default_name
 from flows.parameters import (
@@ -36,12 +36,12 @@ from flows.parameters import (
     Revision,
     described,
     name_of_several,
-    read_overrides,
+    read_words,
     run_flow,
 )
 from flows.processes import CommandError, adapt_to_worker, run
 from flows.slots import count_slots
-from flows.workspace import find_commit, find_experiment, find_home
+from flows.workspace import find_commit, find_experiment, find_home, reference_of
 
 NOT_SCORES = ("protocol", "class_shares")
 IN_SHORT = re.compile(r"experiment|verdict|inception_score|.*-FD|feature_diversity")
@@ -113,8 +113,8 @@ def read_outcome(home: Path, name: str, baseline: str, state: State[Any], remote
     if not state.is_completed():
         return Outcome(name, state)
     if remote:
-        reference = f"refs/exps/{baseline[:2]}/{baseline[2:]}/{name}"
-        run("dvc", "--wait-for-lock", "exp", "pull", "--force", remote, reference, folder=home)
+        command = ("dvc", "--wait-for-lock", "exp", "pull", "--force", remote, reference_of(baseline, name))
+        run(*command, folder=home)
     commit, _ = find_experiment(home, name, baseline)
     return Outcome(name, state, commit, json.loads(run("git", "show", f"{commit}:results/scores.json", folder=home)))
 
@@ -127,7 +127,10 @@ def publish_comparison(home: Path, outcomes: Sequence[Outcome]) -> None:
     done = [outcome for outcome in outcomes if outcome.scores is not None]
     if not done:
         return
-    parts = ["# Comparison", *protocol_differences(done)]
+    differences = protocol_differences(done)
+    for said in differences:
+        get_run_logger().warning("%s", said)
+    parts = ["# Comparison", *(f"**{said}**" for said in differences)]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         curves = {found.name: read_trajectory(home, found, folder) for found in done}
@@ -140,9 +143,7 @@ def publish_comparison(home: Path, outcomes: Sequence[Outcome]) -> None:
                 parts.append(picture(get_file(home, found, "results/samples/grid.png", folder), found.name))
             except CommandError as error:
                 parts.append(f"no samples to show: {error}")
-    create_markdown_artifact(
-        key=key("comparison", "figures"), markdown="\n\n".join(parts), description="Curves and samples"
-    )
+    create_markdown_artifact(key="comparison-figures", markdown="\n\n".join(parts), description="Curves and samples")
 
 
 def comparison_rows(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
@@ -167,7 +168,7 @@ def protocol_differences(outcomes: Sequence[Outcome]) -> list[str]:
             if ours.get(part) != theirs.get(part)
         ]
         if differing:
-            said.append(f"**The scores of {first} and {name} do not compare:** they differ in {', '.join(differing)}.")
+            said.append(f"the scores of {first} and {name} do not compare: protocols differ in {', '.join(differing)}")
     return said
 
 
@@ -234,14 +235,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--remote", help="a git remote to share the results through")
     options = vars(parser.parse_intermixed_args(arguments))
     words = options.pop("words")
-    try:
-        overrides = read_overrides([word for word in words if "=" in word])
-    except ExperimentError as error:
-        print(f"compare: {error}", file=sys.stderr)
-        return 1
-    return run_flow(
-        compare, options | {"experiments": [word for word in words if "=" not in word], "overrides": overrides}
-    )
+    return run_flow(compare, lambda: options | read_words(words))
 
 
 if __name__ == "__main__":

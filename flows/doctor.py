@@ -181,7 +181,7 @@ def _age(days: float) -> str:
 
 def _remove_unused(lock: Path, *paths: Path) -> None:
     """Remove the lock and what it stands for, unless somebody has taken it meanwhile."""
-    with lock.open() as file:
+    with lock.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field
 
 from flows.compare import Outcome, publish_comparison, read_outcome
 from flows.experiment import ExperimentError, default_name
-from flows.parameters import Overrides, Remote, described, name_of_several, read_overrides, run_flow
+from flows.parameters import Overrides, Remote, described, name_of_several, read_words, run_flow
 from flows.pipeline import follow_stages, keep, push_experiment
 from flows.processes import CommandError, adapt_to_worker, run
 from flows.reproduction import Reproduction, StageError
@@ -129,14 +129,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--remote", help="a git remote to bring experiments from, and to share the scores through")
     options = vars(parser.parse_intermixed_args(arguments))
     words = options.pop("words")
-    try:
-        overrides = read_overrides([word for word in words if "=" in word])
-    except ExperimentError as error:
-        print(f"evaluate: {error}", file=sys.stderr)
-        return 1
-    return run_flow(
-        evaluate, options | {"experiments": [word for word in words if "=" not in word], "overrides": overrides}
-    )
+    return run_flow(evaluate, lambda: options | read_words(words))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,13 @@ def _read_yaml(path: Path) -> Any:  # noqa: ANN401 (YAML)
         raise ExperimentError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
 
 
+def settings_of(name: str, experiments: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The parameters that the experiment `name` sets. Raises ExperimentError, listing the names, if it is unknown."""
+    if name not in experiments:
+        raise ExperimentError(f"no experiment is named {name!r}; {EXPERIMENTS} has {', '.join(experiments)}")
+    return dict(experiments[name]["set"])
+
+
 def experiment_command(name: str, experiments: Mapping[str, Mapping[str, Any]], overrides: Sequence[str]) -> list[str]:
     """The `dvc exp run` command of the experiment `name`, and after its own parameters the user's `overrides`.
 
@@ -61,10 +68,9 @@ def experiment_command(name: str, experiments: Mapping[str, Mapping[str, Any]], 
     It runs in a temporary copy, so that the working tree stays as it is and the next experiment starts from the
     committed parameters too.
     """
-    if name not in experiments:
-        raise ExperimentError(f"no experiment is named {name!r}; {EXPERIMENTS} has {', '.join(experiments)}")
+    settings = settings_of(name, experiments)
     command = ["dvc", "--wait-for-lock", "exp", "run", "--temp", "--name", name]
-    for key, value in experiments[name]["set"].items():
+    for key, value in settings.items():
         plain = isinstance(value, str) and PLAIN_WORD.fullmatch(value)
         command += ["--set-param", f"{key}={value if plain else json.dumps(value, ensure_ascii=False)}"]
     for override in overrides:
@@ -84,9 +90,15 @@ def check_overrides(overrides: Sequence[str], keys: Sequence[str]) -> None:
         key, equals, _ = override.partition("=")
         if not equals or key.startswith("-"):
             raise ExperimentError(f"{override!r} is not KEY=VALUE, as in train.epochs=20")
-        if key not in keys:
-            close = difflib.get_close_matches(key, keys, 1)
-            raise ExperimentError(f"{PARAMS} has no {key}" + (f"; did you mean {close[0]}?" if close else ""))
+        check_keys([key], keys)
+
+
+def check_keys(names: Iterable[str], keys: Sequence[str]) -> None:
+    """Raise ExperimentError for a name that is none of the parameters' `keys`."""
+    for name in names:
+        if name not in keys:
+            close = difflib.get_close_matches(name, keys, 1)
+            raise ExperimentError(f"{PARAMS} has no {name}" + (f"; did you mean {close[0]}?" if close else ""))
 
 
 def read_params(path: Path) -> dict[str, Any]:

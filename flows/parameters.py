@@ -3,7 +3,7 @@
 import logging
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 from prefect import Flow
@@ -15,7 +15,16 @@ from pydantic import AfterValidator, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from flows.experiment import EXPERIMENTS, PARAMS, ExperimentError, check_overrides, read_experiments, read_keys
+from flows.experiment import (
+    EXPERIMENTS,
+    PARAMS,
+    ExperimentError,
+    check_keys,
+    check_overrides,
+    read_experiments,
+    read_keys,
+    settings_of,
+)
 from flows.processes import end_when_interrupted
 
 
@@ -36,17 +45,16 @@ def _keys() -> list[str]:
 
 
 def _known(name: str) -> str:
-    names = _names()
-    if names and name not in names:
-        raise ValueError(f"no experiment is named {name!r}; {EXPERIMENTS} has {', '.join(names)}")
+    if EXPERIMENTS.exists():
+        settings_of(name, read_experiments(EXPERIMENTS))
     return name
 
 
-def _settable(overrides: dict[str, Any]) -> dict[str, Any]:
-    keys = _keys()
-    if keys:
-        check_overrides([f"{key}=" for key in overrides], keys)
-    return overrides
+def settable(values: dict[str, Any]) -> dict[str, Any]:
+    """The values, if all their names are those of parameters; raises ExperimentError."""
+    if PARAMS.exists():
+        check_keys(values, read_keys(PARAMS))
+    return values
 
 
 ExperimentName = Annotated[
@@ -56,7 +64,7 @@ ExperimentName = Annotated[
 ]
 Overrides = Annotated[
     dict[str, Any],
-    AfterValidator(_settable),
+    AfterValidator(settable),
     described(
         f'parameters of {PARAMS} to change beside the experiment\'s own, as {{"train.epochs": 20}}',
         propertyNames={"enum": list(_keys())},
@@ -89,20 +97,32 @@ def read_overrides(words: Sequence[str]) -> dict[str, Any]:
     return overrides
 
 
+def read_words(words: Sequence[str]) -> dict[str, Any]:
+    """The parameters of a flow over several experiments: their names, and `KEY=VALUE` words, of a command line."""
+    return {
+        "experiments": [word for word in words if "=" not in word],
+        "overrides": read_overrides([word for word in words if "=" in word]),
+    }
+
+
 def name_of_several() -> str:
     """What to call a run of several experiments."""
     return ", ".join(flow_run.parameters["experiments"])
 
 
-def run_flow(flow: Flow[..., State[Any]], parameters: Mapping[str, Any]) -> int:
-    """Run a flow from the command line; 0 if it completed, else 1.
+def run_flow(flow: Flow[..., State[Any]], read_parameters: Callable[[], Mapping[str, Any]]) -> int:
+    """Run a flow with the parameters that are read from the command line; 0 if it completed, else 1.
 
-    Parameters that are refused are one line on stderr; otherwise the last line on stdout is the state it ended in.
+    Parameters that are refused, by ExperimentError or by the flow, are one line on stderr; otherwise the last line on
+    stdout is the state it ended in.
     """
     prefects_log = logging.getLogger("prefect.flows")
     prefects_log.disabled = True  # it repeats what is refused, at length
     try:
-        validated = flow.validate_parameters(dict(parameters))
+        validated = flow.validate_parameters(dict(read_parameters()))
+    except ExperimentError as error:
+        print(f"{flow.name}: {error}", file=sys.stderr)
+        return 1
     except ParameterTypeError as error:
         cause = error.__context__
         assert isinstance(cause, ValidationError)

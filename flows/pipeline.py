@@ -19,12 +19,12 @@ from prefect.states import Completed, Failed
 from prefect.tasks import Task
 
 from flows.artifacts import publish_run
-from flows.experiment import EXPERIMENTS, ExperimentError, default_name
+from flows.experiment import EXPERIMENTS, ExperimentError, default_name, read_experiments, settings_of
 from flows.parameters import Devices, ExperimentName, Overrides, Remote, Revision, described, read_overrides, run_flow
 from flows.processes import CommandError, adapt_to_worker, run
 from flows.reproduction import Reproduction, StageError, StoppedEarlyError
 from flows.slots import slots
-from flows.workspace import Workspace, alone, find_commit, find_home, settings_of, workspace
+from flows.workspace import Workspace, alone, find_commit, find_home, workspace
 
 PREPARED = "prepare"
 """The last stage that needs no device: fetching and preparing images keeps nobody waiting."""
@@ -105,7 +105,7 @@ def pipeline(
         commit = find_commit(home, revision, remote)
         say_what_runs(home, commit)
         with workspace(home, commit) as work:
-            work.set_params(settings_of(work.folder, experiment) | overrides)
+            work.set_params(settings_of(experiment, read_experiments(work.folder / EXPERIMENTS)) | overrides)
             work.link_given()
             work.check_name(kept_as)
             run_stages(work, kept_as, devices, stop_early)
@@ -212,12 +212,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--remote", help="a git remote to share the result through")
     parser.add_argument("--stop-early", action="store_true", help="stop a training whose curves leave no hope")
     options = parser.parse_args(arguments)
-    try:
-        overrides = read_overrides(options.overrides)
-    except ExperimentError as error:
-        print(f"pipeline: {error}", file=sys.stderr)
-        return 1
-    return run_flow(pipeline, vars(options) | {"overrides": overrides})
+    return run_flow(pipeline, lambda: vars(options) | {"overrides": read_overrides(options.overrides)})
 
 
 if __name__ == "__main__":

@@ -172,7 +172,7 @@ def ensure_automation(flows: Sequence[str]) -> None:
         trigger=EventTrigger(
             type="event",
             posture=Posture.Proactive,
-            after={"prefect.flow-run.heartbeat"},
+            after={"prefect.flow-run.Running", "prefect.flow-run.heartbeat"},
             expect={"prefect.flow-run.heartbeat"} | ends,
             match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
             match_related=ResourceSpecification(

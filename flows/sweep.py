@@ -42,12 +42,20 @@ from ruamel.yaml.error import YAMLError
 from flows.artifacts import key
 from flows.children import at_once, run_pipeline
 from flows.compare import aligned, read_outcome
-from flows.experiment import EXPERIMENTS, PARAMS, ExperimentError, check_overrides, read_keys
-from flows.parameters import Devices, ExperimentName, Parallel, Remote, Revision, described, run_flow
+from flows.experiment import (
+    EXPERIMENTS,
+    PARAMS,
+    ExperimentError,
+    check_overrides,
+    read_experiments,
+    read_keys,
+    settings_of,
+)
+from flows.parameters import Devices, ExperimentName, Parallel, Remote, Revision, described, run_flow, settable
 from flows.pipeline import STOPPED_EARLY, StopEarly
 from flows.processes import CommandError, adapt_to_worker, run
 from flows.slots import count_slots
-from flows.workspace import NAME, find_commit, find_home, settings_of
+from flows.workspace import NAME, find_commit, find_home
 
 SWEEPS = Path(".atelier/sweeps")
 SCORES = "results/scores.json"
@@ -72,12 +80,6 @@ class Range(BaseModel):
     log: bool = False
 
 
-def _settable(space: dict[str, list[Any] | Range]) -> dict[str, list[Any] | Range]:
-    if PARAMS.exists():
-        check_overrides([f"{key}=" for key in space], read_keys(PARAMS))
-    return space
-
-
 Space = Annotated[
     dict[str, list[Any] | Range],
     Field(min_length=1),
@@ -86,7 +88,7 @@ Space = Annotated[
         '{"train.beta1": [0.0, 0.5]}, or, for a random search, a range, as in '
         '{"train.lr_d": {"low": 0.0001, "high": 0.01, "log": true}}'
     ),
-    AfterValidator(_settable),
+    AfterValidator(settable),
 ]
 Method = Annotated[
     Literal["grid", "random"], described("grid: every combination of the values; random: draws from the space")
@@ -284,7 +286,7 @@ def check_metric(home: Path, definition: Definition) -> None:
     close = difflib.get_close_matches(metric, known, 1, ALIKE)
     if metric not in known and close:
         raise MetricError(f"metric: the scores have no {metric!r}; did you mean {close[0]}?")
-    changed = [*settings_of(home, definition["experiment"]), *definition["space"]]
+    changed = [*settings_of(definition["experiment"], read_experiments(home / EXPERIMENTS)), *definition["space"]]
     if metric not in known and not any(name.startswith("evaluate.") for name in changed):
         raise MetricError(f"metric: the scores have no {metric!r}; they have {', '.join(known)}")
     if metric not in known:
@@ -476,15 +478,13 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--revision", default="HEAD", help="the commit to run (default: HEAD)")
     parser.add_argument("--remote", help="a git remote to share the results through")
     options = vars(parser.parse_intermixed_args(arguments))
-    try:
-        options["space"] = read_space(options["space"])
-    except ExperimentError as error:
-        print(f"sweep: {error}", file=sys.stderr)
-        return 1
-    if options["method"] is None:
-        ranges = any(isinstance(axis, dict) for axis in options["space"].values())
-        options["method"] = "random" if ranges else "grid"
-    return run_flow(sweep, options)
+
+    def read_parameters() -> dict[str, Any]:
+        space = read_space(options["space"])
+        ranges = any(isinstance(axis, dict) for axis in space.values())
+        return options | {"space": space, "method": options["method"] or ("random" if ranges else "grid")}
+
+    return run_flow(sweep, read_parameters)
 
 
 if __name__ == "__main__":

@@ -122,7 +122,8 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser("python -m flows.verify", description=__doc__)
     parser.add_argument("revision", nargs="?", default="HEAD", help="the commit to reproduce (default: HEAD)")
     parser.add_argument("--devices", type=int, default=1, help="GPUs that each stage sees")
-    return run_flow(verify, vars(parser.parse_args(arguments)))
+    options = parser.parse_args(arguments)
+    return run_flow(verify, lambda: vars(options))
 
 
 if __name__ == "__main__":

@@ -17,21 +17,13 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from flows.experiment import (
-    EXPERIMENTS,
-    PARAMS,
-    ExperimentError,
-    check_overrides,
-    read_experiments,
-    read_keys,
-    read_params,
-)
+from flows.experiment import PARAMS, ExperimentError, check_keys, read_keys, read_params
 from flows.processes import CommandError, environment, run
 
 WORKSPACES = Path(".atelier/workspaces")
 GIVEN = (("data", "path"), ("evaluate", "weights"))
 """The parameters that name the user's own files, relative to the repository or not."""
-NAME = re.compile(r"[A-Za-z0-9]([\w.-]{,120}[\w-])?")
+NAME = re.compile(r"[A-Za-z0-9]([\w.-]{,118}[\w-])?")
 
 
 class Workspace:
@@ -56,7 +48,7 @@ class Workspace:
         Raises ExperimentError for a key that is not there.
         """
         path = self.folder / PARAMS
-        check_overrides([f"{key}=" for key in values], read_keys(path))
+        check_keys(values, read_keys(path))
         yaml = YAML()
         params = yaml.load(path)
         for key, value in values.items():
@@ -64,7 +56,7 @@ class Workspace:
             (params[section] if section else params)[name] = value
         yaml.dump(params, path)
 
-    def params(self) -> Any:  # noqa: ANN401 (YAML)
+    def params(self) -> dict[str, Any]:
         """What params.yaml holds."""
         return read_params(self.folder / PARAMS)
 
@@ -91,7 +83,7 @@ class Workspace:
 
     def reference(self, name: str) -> str:
         """The git reference of the experiment `name` of this commit."""
-        return f"refs/exps/{self.commit[:2]}/{self.commit[2:]}/{name}"
+        return reference_of(self.commit, name)
 
     def check_name(self, name: str) -> None:
         """Raise ExperimentError where `name` cannot name this experiment, as when another one has it."""
@@ -149,19 +141,27 @@ def find_home() -> Path:
 def find_commit(home: Path, revision: str, remote: str | None = None) -> str:
     """The full hash of the commit that `revision` names, fetched from the git remote `remote` where it is not here yet.
 
-    Raises ExperimentError where it names none.
+    Raises ExperimentError where it names none, CommandError where the remote cannot be asked.
     """
-    command = ("git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+    commit = _resolve(home, revision)
+    if not commit and remote:
+        run("git", "fetch", "--quiet", remote, folder=home)
+        commit = _resolve(home, revision)
+    if not commit:
+        raise ExperimentError(f"revision {revision!r}: git knows no such commit in {home}")
+    return commit
+
+
+def _resolve(home: Path, revision: str) -> str | None:
     try:
-        return run(*command, folder=home)
+        return run("git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}", folder=home)
     except CommandError:
-        try:
-            if remote:
-                run("git", "fetch", "--quiet", remote, folder=home)
-                return run(*command, folder=home)
-        except CommandError:
-            pass
-        raise ExperimentError(f"revision {revision!r}: git knows no such commit in {home}") from None
+        return None
+
+
+def reference_of(baseline: str, name: str) -> str:
+    """The git reference of the experiment `name` of the commit `baseline`."""
+    return f"refs/exps/{baseline[:2]}/{baseline[2:]}/{name}"
 
 
 def find_experiment(home: Path, name: str, baseline: str | None = None) -> tuple[str, str]:
@@ -184,17 +184,6 @@ def find_experiment(home: Path, name: str, baseline: str | None = None) -> tuple
     if baseline is None and found:
         raise ExperimentError(f"experiments named {name} hang under several commits: {', '.join(sorted(found))}")
     raise ExperimentError(f"no experiment is named {name}; `dvc exp list --all-commits` lists them")
-
-
-def settings_of(home: Path, name: str) -> dict[str, Any]:
-    """The parameters that the experiment `name` of experiments.yaml sets.
-
-    Raises ExperimentError if it is unknown.
-    """
-    experiments = read_experiments(home / EXPERIMENTS)
-    if name not in experiments:
-        raise ExperimentError(f"no experiment is named {name!r}; {EXPERIMENTS} has {', '.join(experiments)}")
-    return dict(experiments[name]["set"])
 
 
 @contextmanager

@@ -1,11 +1,8 @@
 """A checkout of the tiny project with its own server and worker: a GPU box for tests to do harm to."""
 
 import json
-import os
-import re
-import signal
+import shutil
 import subprocess
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,10 +16,11 @@ from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.sorting import LogSort
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from ruamel.yaml import YAML
 
 from flows.setup import POOL, ensure_automation, ensure_pool, flow_names
 from flows.slots import limit_name
-from tests.flows.conftest import Server, wait_for
+from tests.flows.conftest import Server, end, wait_for
 from tests.project import Project
 
 LONG = {"train.epochs": 40, "train.checkpoint_seconds": 0.0}
@@ -72,12 +70,7 @@ class Box:
         try:
             yield process
         finally:
-            process.terminate()
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process)
             for left in self.processes():
                 left.kill()
 
@@ -155,8 +148,6 @@ class Box:
 
     def outputs(self, name: str) -> dict[str, Any]:
         """The digests of all outputs of the experiment `name`."""
-        from ruamel.yaml import YAML
-
         refs = self.project.run("git", "for-each-ref", "--format=%(refname)", "refs/exps").split()
         (ref,) = [ref for ref in refs if ref.endswith(f"/{name}")]
         stages = YAML(typ="safe").load(self.project.run("git", "show", f"{ref}:dvc.lock"))["stages"]
@@ -164,14 +155,7 @@ class Box:
 
     def forget_runs(self) -> None:
         """Empty the run cache, so that the next run trains again."""
-        import shutil
-
         shutil.rmtree(self.project.path / ".dvc/cache/runs")
-
-
-def kill_group(process: psutil.Process) -> None:
-    """End a process and its whole group at once, as the kernel does when memory runs out or a person with kill -9."""
-    os.killpg(os.getpgid(process.pid), signal.SIGKILL)
 
 
 def undisturbed(box: Box, name: str) -> dict[str, Any]:
@@ -181,14 +165,3 @@ def undisturbed(box: Box, name: str) -> dict[str, Any]:
     assert box.wait_for_end(run).is_completed(), box.log(run)
     assert "going on from step" not in box.log(run)
     return box.outputs(name)
-
-
-def seconds_until(condition: Any, limit: float) -> float:
-    """Wait until `condition()`; how long it took."""
-    start = time.monotonic()
-    wait_for(condition, limit)
-    return time.monotonic() - start
-
-
-def found_in(pattern: str, text: str) -> bool:
-    return re.search(pattern, text) is not None

@@ -63,12 +63,17 @@ def running_server(home: Path, port: int, **environment: str) -> Iterator[subpro
         wait_for(lambda: answers(f"http://127.0.0.1:{port}/api/health"), 120)
         yield process
     finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a process, by force if it takes longer than half a minute."""
+    process.terminate()
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def answers(url: str) -> bool:

@@ -36,7 +36,7 @@ def test_scores_of_different_protocols_are_said_not_to_compare_and_in_what() -> 
     same = [outcome("a", 1, seed=0, generated_images=100), outcome("b", 2, seed=0, generated_images=100)]
     assert protocol_differences(same) == []
     (said,) = protocol_differences([*same, outcome("c", 3, seed=0, generated_images=5)])
-    assert said == "**The scores of a and c do not compare:** they differ in generated_images (100, 5)."
+    assert said == "the scores of a and c do not compare: protocols differ in generated_images (100, 5)"
 
 
 def test_the_courses_are_drawn(tmp_path: Path) -> None:

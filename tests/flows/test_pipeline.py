@@ -17,6 +17,7 @@ from flows.artifacts import key
 from flows.experiment import ExperimentError, default_name
 from flows.parameters import read_overrides
 from flows.pipeline import pipeline
+from flows.workspace import find_home
 from tests.flows.conftest import Server
 from tests.project import Project
 
@@ -154,15 +155,7 @@ def test_artifact_keys_are_as_prefect_asks() -> None:
     assert key("mnist_quick-lr_d-0.002", "scores") == "mnist-quick-lr-d-0-002-scores"
 
 
-def test_flows_need_the_projects_folder(tmp_path: Path) -> None:
-    from flows.workspace import find_home
-
-    before = Path.cwd()
-    try:
-        import os
-
-        os.chdir(tmp_path)
-        with pytest.raises(ExperimentError, match=r"no dvc\.yaml in a git repository here"):
-            find_home()
-    finally:
-        os.chdir(before)
+def test_flows_need_the_projects_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ExperimentError, match=r"no dvc\.yaml in a git repository here"):
+        find_home()

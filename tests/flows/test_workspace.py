@@ -8,7 +8,7 @@ import pytest
 
 from flows.experiment import ExperimentError
 from flows.processes import CommandError, run
-from flows.workspace import Workspace, find_commit, find_experiment, settings_of, workspace
+from flows.workspace import Workspace, find_commit, find_experiment, workspace
 from tests.project import Project
 
 
@@ -83,13 +83,11 @@ def test_experiments_are_found_by_name_under_head_first(project: Project) -> Non
         find_experiment(project.path, "thrice")
 
 
-def test_a_wrong_revision_or_experiment_is_one_line(project: Project) -> None:
+def test_a_wrong_revision_is_one_line(project: Project) -> None:
     with pytest.raises(ExperimentError, match="revision 'nowhere': git knows no such commit"):
         find_commit(project.path, "nowhere")
     with pytest.raises(ExperimentError, match="revision '--all': git knows no such commit"):
         find_commit(project.path, "--all")
-    with pytest.raises(ExperimentError, match="no experiment is named 'nothing'"):
-        settings_of(Path(project.path), "nothing")
 
 
 @pytest.fixture
