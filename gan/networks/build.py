@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from gan.networks.cspup import AvgPoolDiscriminator, CSPup, CSPupGenerator, PlainDiscriminator
+from gan.errors import InputError
+from gan.networks.cspup import CSPup, CSPupDiscriminator, CSPupGenerator
 from gan.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from gan.networks.vanilla import VanillaDiscriminator, VanillaGenerator
 
@@ -47,10 +48,9 @@ def build_discriminator(
             return DCGANDiscriminator(base, image_size, channels, batch_norm=batch_norm)
         case "vanilla":
             return VanillaDiscriminator(hidden, image_size, channels)
-        case "plain":
-            return PlainDiscriminator(base, image_size, channels, batch_norm=batch_norm)
-        case "avgpool":
-            return AvgPoolDiscriminator(base, image_size, channels, batch_norm=batch_norm)
+        case "plain" | "avgpool":
+            pooled = name == "avgpool"
+            return CSPupDiscriminator(base, image_size, channels, batch_norm=batch_norm, pooled=pooled)
     raise ValueError(f"no discriminator is named {name!r}")
 
 
@@ -124,11 +124,6 @@ def add_spectral_norm(network: nn.Module, seed: int) -> None:
                 spectral_norm(module)
 
 
-def count_parameters(network: nn.Module) -> int:
-    """Trainable parameters."""
-    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
-
-
 def save_generator(path: Path, generator: nn.Module, architecture: dict[str, Any]) -> None:
     """Write weights and buffers as safetensors, with `architecture` (the arguments of `build_generator`) inside."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in generator.state_dict().items()}
@@ -138,11 +133,21 @@ def save_generator(path: Path, generator: nn.Module, architecture: dict[str, Any
 def load_generator(path: Path, device: torch.device) -> tuple[nn.Module, dict[str, Any]]:
     """Read what `save_generator` wrote: the generator in evaluation mode on `device`, and its architecture.
 
-    The file holds numbers alone, so that reading one can run no code.
+    The file holds numbers alone, so that reading one can run no code. Raises InputError for any other file.
     """
-    with safe_open(path, framework="pt") as file:
-        architecture: dict[str, Any] = json.loads(file.metadata()[ARCHITECTURE])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    generator = build_generator(**architecture)
-    generator.load_state_dict(tensors)
+    try:
+        with safe_open(path, framework="pt") as file:
+            architecture: dict[str, Any] = json.loads(file.metadata()[ARCHITECTURE])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        generator = build_generator(**architecture)
+        generator.load_state_dict(tensors)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from None
+    except (SafetensorError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} is damaged or no generator's file ({type(error).__name__}); "
+            "the stage train writes them as generator.safetensors and generator_ema.safetensors"
+        ) from error
     return generator.to(device).to(memory_format=torch.channels_last).eval(), architecture

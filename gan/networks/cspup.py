@@ -73,50 +73,25 @@ class CSPupGenerator(nn.Module):
         return images
 
 
-class PlainDiscriminator(nn.Module):
-    """Images N×C×S×S in [-1, 1] to logits N; above zero means real.
+class CSPupDiscriminator(nn.Module):
+    """Images N×C×S×S in [-1, 1] to logits N; above zero means real. The two that were tried against the generator.
 
-    Convolutions 4/2/1 without bias from `base` channels on, doubling down to 4x4, then one 4/1/0 to the logit.
+    Convolutions 4/2/1 without bias from `base` channels on, doubling down to 4x4, then one 4/1/0 to the logit; batch
+    norm after all but the first and the last. With `pooled`, the second layer is AvgPool2d(4, 2, 1) instead, the first
+    one has 2·base channels, and it is normalised too.
     """
 
-    def __init__(self, base: int, image_size: int, channels: int, *, batch_norm: bool) -> None:
+    def __init__(self, base: int, image_size: int, channels: int, *, batch_norm: bool, pooled: bool) -> None:
         super().__init__()
         blocks = OrderedDict[str, nn.Module]()
         wide, side = channels, image_size
         while side > 4:
-            narrow, wide = wide, base * image_size // side
-            blocks[f"down{side}"] = nn.Conv2d(narrow, wide, 4, 2, 1, bias=False)
-            if batch_norm and side != image_size:
-                blocks[f"norm{side}"] = nn.BatchNorm2d(wide)
-            blocks[f"relu{side}"] = nn.LeakyReLU(SLOPE, inplace=True)
-            side //= 2
-        blocks["logit"] = nn.Conv2d(wide, 1, 4, 1, 0, bias=False)
-        self.blocks = nn.Sequential(blocks)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits, N, of images N×C×S×S in [-1, 1]."""
-        logits: Tensor = self.blocks(images).flatten()
-        return logits
-
-
-class AvgPoolDiscriminator(nn.Module):
-    """As the plain discriminator, but its second layer is an average.
-
-    A convolution to 2·base channels, with batch norm on this first one too, AvgPool2d(4, 2, 1), and the convolutions
-    from 4·base on.
-    """
-
-    def __init__(self, base: int, image_size: int, channels: int, *, batch_norm: bool) -> None:
-        super().__init__()
-        blocks = OrderedDict[str, nn.Module]()
-        wide, side = channels, image_size
-        while side > 4:
-            if side == image_size // 2:
+            if pooled and side == image_size // 2:
                 blocks[f"pool{side}"] = nn.AvgPool2d(4, 2, 1)
             else:
-                narrow, wide = wide, max(2 * base, base * image_size // side)
+                narrow, wide = wide, max(2 * base if pooled else base, base * image_size // side)
                 blocks[f"down{side}"] = nn.Conv2d(narrow, wide, 4, 2, 1, bias=False)
-                if batch_norm:
+                if batch_norm and (pooled or side != image_size):
                     blocks[f"norm{side}"] = nn.BatchNorm2d(wide)
                 blocks[f"relu{side}"] = nn.LeakyReLU(SLOPE, inplace=True)
             side //= 2

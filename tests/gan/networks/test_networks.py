@@ -3,13 +3,14 @@ from typing import Any, get_args
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
+from gan.errors import InputError
 from gan.networks.build import (
     add_spectral_norm,
     build_discriminator,
     build_generator,
-    count_parameters,
     first_block,
     initialise,
     load_generator,
@@ -24,6 +25,10 @@ DISCRIMINATOR: dict[str, Any] = {"name": "dcgan", "base": 8, "hidden": [32, 16],
 GENERATORS = get_args(GeneratorParams.model_fields["name"].annotation)
 DISCRIMINATORS = get_args(DiscriminatorParams.model_fields["name"].annotation)
 BLOCKS = get_args(GeneratorParams.model_fields["block"].annotation)
+
+
+def count_parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
 
 
 def generator(**changes: Any) -> nn.Module:
@@ -220,3 +225,18 @@ def test_a_saved_generator_comes_back_whole(name: str, tmp_path: Path) -> None:
     assert not loaded.training
     z = torch.randn(5, 7)
     assert torch.equal(loaded(z), network.eval().to(memory_format=torch.channels_last)(z))
+
+
+def test_another_file_is_no_generator(tmp_path: Path) -> None:
+    architecture = GENERATOR | {"image_size": 32, "channels": 1}
+    save_generator(tmp_path / "g", build_generator(**architecture), architecture | {"base": 4})
+    whole = (tmp_path / "g").read_bytes()
+    save_file({"a": torch.zeros(3)}, tmp_path / "other")
+    for name, content in (("text", b"no tensors"), ("cut", whole[: len(whole) // 2]), ("wrong", whole), ("empty", b"")):
+        (tmp_path / name).write_bytes(content)
+    for name in ("text", "cut", "wrong", "empty", "other"):
+        with pytest.raises(InputError, match=f"{name} is damaged or no generator's file") as caught:
+            load_generator(tmp_path / name, torch.device("cpu"))
+        assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="nowhere: no such file"):
+        load_generator(tmp_path / "nowhere", torch.device("cpu"))
