@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from gan.data.batches import to_uint8
-from gan.data.packed import Images
+from gan.data.batches import to_bytes
+from gan.errors import InputError
 
 
 def draw_latents(count: int, z_dim: int, seed: int) -> Tensor:
@@ -15,10 +15,16 @@ def draw_latents(count: int, z_dim: int, seed: int) -> Tensor:
 
 
 @torch.no_grad()
-def generate(generator: nn.Module, latents: Tensor, batch_size: int, device: torch.device) -> Iterator[Images]:
-    """Batches of images, N×H×W×C uint8, of latents N×Z, in their order."""
+def generate(generator: nn.Module, latents: Tensor, batch_size: int, device: torch.device) -> Iterator[Tensor]:
+    """Batches of images, N×C×H×W uint8 on `device`, of latents N×Z, in their order.
+
+    Raises InputError for a generator that draws values that are not finite.
+    """
     for z in latents.split(batch_size):
-        yield to_uint8(generator(z.to(device)))
+        images = generator(z.to(device))
+        if not torch.isfinite(images).all():
+            raise InputError("the generator draws pixels that are not finite (NaN); its training has diverged")
+        yield to_bytes(images)
 
 
 def interpolate(starts: Tensor, ends: Tensor, steps: int) -> Tensor:

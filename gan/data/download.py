@@ -1,6 +1,7 @@
 """Downloads that survive a broken connection."""
 
 import fcntl
+import hashlib
 import logging
 import time
 from collections.abc import Iterator, Sequence
@@ -9,7 +10,6 @@ from pathlib import Path
 
 import requests
 
-from gan.data.packed import file_md5
 from gan.data.progress import progress
 from gan.errors import InputError
 
@@ -21,17 +21,18 @@ TIMEOUT = (10, 60)
 PIECE = 2**16
 
 
-def download(urls: Sequence[str], path: Path, md5: str, first_wait: float = 1.0) -> None:
+def download(urls: Sequence[str], path: Path, digest: str, use: str, first_wait: float = 1.0) -> None:
     """Bring a file from the first of its mirrors that works to `path`, unless it is there already.
 
     The file grows under the name `path.part`, goes on from where a broken connection or a killed process left it, and
-    is renamed when its MD5 is right. Attempts go round the mirrors, with waits of `first_wait` seconds, doubled each
-    time. Raises InputError after the last attempt.
+    is renamed when its digest is right: `md5:…` or `sha256:…`, of which the beginning is enough. Attempts go round the
+    mirrors, with waits of `first_wait` seconds, doubled each time. Raises InputError after the last attempt; its
+    message ends with `use`, how to use a file that was fetched in another way.
     """
     partial = path.with_name(f"{path.name}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
     with alone(path):
-        if path.exists() and file_md5(path) == md5:
+        if path.exists() and wrong_digest(path, digest) is None:
             return
         for attempt in range(ATTEMPTS):
             url = urls[attempt % len(urls)]
@@ -40,19 +41,19 @@ def download(urls: Sequence[str], path: Path, md5: str, first_wait: float = 1.0)
             except requests.RequestException as error:
                 reason = describe_failure(error)
             else:
-                found = file_md5(partial)
-                if found == md5:
+                wrong = wrong_digest(partial, digest)
+                if wrong is None:
                     partial.replace(path)
                     return
                 partial.unlink()
-                reason = f"the file's MD5 is {found}, not {md5}"
+                reason = wrong
             if attempt < ATTEMPTS - 1:
                 wait = first_wait * 2**attempt
                 LOG.warning("%s: %s; trying again in %g s", url, reason, wait)
                 time.sleep(wait)
     raise InputError(
         f"{url}: {reason}, in the last of {ATTEMPTS} attempts; try again later, or fetch {path.name} in another way "
-        f"and set data.path to its folder"
+        f"and {use}"
     )
 
 
@@ -75,6 +76,17 @@ def _continue(url: str, partial: Path) -> None:
             for piece in response.iter_content(PIECE):
                 file.write(piece)
                 advance(len(piece))
+
+
+def wrong_digest(path: Path, digest: str) -> str | None:
+    """What is wrong with a file whose digest should begin as `digest`, `md5:…` or `sha256:…`; None: nothing."""
+    algorithm, _, beginning = digest.partition(":")
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
+    if found.startswith(beginning):
+        return None
+    rest = "…" if len(beginning) < len(found) else ""
+    return f"the file's {algorithm.upper()} is {found}, not {beginning}{rest}"
 
 
 def describe_failure(error: requests.RequestException) -> str:

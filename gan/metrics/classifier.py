@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gan.data.batches import epoch_order, to_float
+from gan.data.batches import epoch_order, packed_batches, scale_to_float, to_float
 from gan.metrics.classes import accuracy
 from gan.seeds import derive_seed
 
@@ -81,28 +81,32 @@ class Classifier(nn.Module):
         logits: Tensor = self.head(self.features(images))
         return logits
 
-    @torch.no_grad()
-    def features_and_probabilities(
-        self, images: NDArray[np.uint8], batch_size: int = EVALUATION_BATCH
-    ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-        """Features (N×D) and class probabilities (N×K, rows sum to 1) of N×H×W×C images, in evaluation mode.
+    @property
+    def batch(self) -> int:
+        """Images at a time outside training."""
+        return EVALUATION_BATCH
 
-        Raises ValueError for images of another size or number of channels than the network was made for.
+    @property
+    def width(self) -> int:
+        """Number of features."""
+        return self.architecture.features
+
+    @torch.inference_mode()
+    def describe(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (N×D) and class probabilities (N×K float64, rows sum to 1) of N×C×H×W uint8 images.
+
+        Normalised by the running statistics, whatever the mode. Raises ValueError for images of another size or number
+        of channels than the network was made for.
         """
-        expected = (self.architecture.image_size, self.architecture.image_size, self.architecture.channels)
-        if images.shape[1:] != expected:
-            raise ValueError(f"images are {images.shape[1:]}, and the classifier was trained on {expected}")
+        expected = (self.architecture.channels, self.architecture.image_size, self.architecture.image_size)
+        if tuple(images.shape[1:]) != expected:
+            raise ValueError(f"images are {tuple(images.shape[1:])}, and the classifier was trained on {expected}")
         was_training = self.training
         self.eval()
-        features = [np.empty((0, self.architecture.features), np.float32)]
-        probabilities = [np.empty((0, self.architecture.classes))]
-        for start in range(0, len(images), batch_size):
-            batch = np.array(images[start : start + batch_size])  # torch takes no read-only memory
-            found = self.features(to_float(batch, self.head.weight.device))
-            features.append(found.cpu().numpy())
-            probabilities.append(self.head(found).double().softmax(1).cpu().numpy())
+        features = self.features(scale_to_float(images))
+        probabilities: Tensor = self.head(features).double().softmax(1)
         self.train(was_training)
-        return np.concatenate(features), np.concatenate(probabilities)
+        return features, probabilities
 
 
 @dataclass(frozen=True)
@@ -201,6 +205,8 @@ def _augment(images: Tensor, generator: torch.Generator) -> Tensor:
 def _report(model: Classifier, epoch: int, epochs: int, loss: float, validation: LabelledImages | None) -> None:
     line = f"epoch {epoch + 1}/{epochs}: loss {loss:.4f}"
     if validation is not None:
-        _, probabilities = model.features_and_probabilities(validation.images)
-        line += f", validation accuracy {accuracy(probabilities, validation.labels):.4f}"
+        device = model.head.weight.device
+        batches = packed_batches(validation.images, EVALUATION_BATCH, device)
+        found = torch.cat([model.describe(images)[1] for images in batches])
+        line += f", validation accuracy {accuracy(found.cpu().numpy(), validation.labels):.4f}"
     logging.getLogger(__name__).info(line)

@@ -1,26 +1,37 @@
 """The networks whose features the scores compare, by the names of `evaluate.extractor`."""
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from gan.data.progress import progress
+from gan.errors import InputError
 from gan.metrics.classifier import load_classifier
+from gan.metrics.inception_v3 import load_inception_v3
 from gan.metrics.squeezenet import load_squeezenet
 
 Described = tuple[NDArray[np.float32], NDArray[np.float64] | None]
 """Features, N×D, and class probabilities, N×K, where the network gives any."""
-Extractor = Callable[[NDArray[np.uint8]], Described]
-"""Describes N×H×W×C images."""
 
-SHORT_NAMES = {"classifier": "classifier", "squeezenet1_1": "squeezenet"}
-"""What the scores made with each extractor are called after."""
 
-CHUNK = 500
-"""Images between steps of the progress."""
+class Extractor(Protocol):
+    """A network that describes images."""
+
+    @property
+    def batch(self) -> int:
+        """Images at a time."""
+
+    @property
+    def width(self) -> int:
+        """Number of features, D."""
+
+    def describe(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Features, N×D float32, and class probabilities, N×K float64, if any, of images N×C×H×W, uint8."""
 
 
 def weights_name(name: str) -> str:
@@ -33,19 +44,35 @@ def load_extractor(name: str, folder: Path, device: torch.device) -> Extractor:
     path = folder / weights_name(name)
     match name:
         case "classifier":
-            return load_classifier(path, device).features_and_probabilities
+            return load_classifier(path, device)
+        case "inception_v3":
+            return load_inception_v3(path, device)
         case "squeezenet1_1":
-            squeezenet = load_squeezenet(path, device)
-            return lambda images: (squeezenet.features(images), None)
+            return load_squeezenet(path, device)
     raise ValueError(f"no extractor is named {name!r}")
 
 
-def describe(extractor: Extractor, images: NDArray[np.uint8], label: str) -> Described:
-    """Describe many images, a memory map if they are large, and show the progress under `label`."""
-    parts = []
-    with progress(label, len(images), "images") as advance:
-        for start in range(0, len(images), CHUNK):
-            parts.append(extractor(images[start : start + CHUNK]))
-            advance(len(parts[-1][0]))
-    probabilities = [part for _, part in parts if part is not None]
-    return np.concatenate([part for part, _ in parts]), np.concatenate(probabilities) if probabilities else None
+def describe(extractor: Extractor, batches: Iterable[Tensor], count: int, label: str) -> Described:
+    """Describe `count` images, which come in batches N×C×H×W, uint8, on the extractor's device.
+
+    The progress is shown under `label`. Raises InputError for features that are not finite.
+    """
+    features = np.empty((count, extractor.width), np.float32)
+    probabilities: NDArray[np.float64] | None = None
+    done = 0
+    with progress(label, count, "images") as advance:
+        for batch in batches:
+            for images in batch.split(extractor.batch):
+                found, classes = extractor.describe(images)
+                rows = slice(done, done + len(images))
+                features[rows] = found.cpu().numpy()
+                if classes is not None:
+                    if probabilities is None:
+                        probabilities = np.empty((count, classes.shape[1]))
+                    probabilities[rows] = classes.cpu().numpy()
+                done += len(images)
+                advance(len(images))
+    assert done == count
+    if not np.isfinite(features).all():
+        raise InputError(f"{label}: not all are finite (NaN); the extractor's weights are damaged")
+    return features, probabilities

@@ -3,59 +3,62 @@
 Iandola et al. 2016 (arXiv 1602.07360); network, weights and preprocessing are torchvision's.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision.models import SqueezeNet as TorchvisionSqueezeNet
 from torchvision.models import SqueezeNet1_1_Weights, squeezenet1_1
 
 from gan.errors import InputError
-
-FEATURES = 512
-"""Width of the features."""
-BATCH = 8
-"""Images at a time: more are slower on a CPU, whose allocator takes tensors from 32 MiB on afresh from the system."""
+from gan.metrics.published import (
+    Weights,
+    check_images,
+    exact_convolutions,
+    for_convolutions,
+    read_state_dict,
+    resize_and_crop,
+    wrong_names,
+)
 
 PUBLISHED = SqueezeNet1_1_Weights.IMAGENET1K_V1
 PUBLISHED_NAME = PUBLISHED.url.rpartition("/")[2]
 
-Weights = Mapping[str, Tensor]
-"""The weights of the network's convolutions, by torchvision's names."""
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+"""Of ImageNet's red, green and blue, in [0, 1]: the published weights were trained on images normalised by them."""
 
 
 class SqueezeNet:
-    """The network up to its last Fire module's activations, averaged over the image, on `device`."""
+    """The network up to its last Fire module's activations, averaged over the image, on `device`.
+
+    `weights` are those of its convolutions.
+    """
+
+    width = 512
+    """Number of features."""
 
     def __init__(self, weights: Weights, device: torch.device) -> None:
-        self.device = device
-        self.preprocess = PUBLISHED.transforms()
+        # More are slower on a CPU, whose allocator takes tensors from 32 MiB on afresh from the system.
+        self.batch = 64 if device.type == "cuda" else 8
+        """Images at a time."""
         body: nn.Sequential = _empty_network().features
         body.load_state_dict(weights, assign=True)
-        self.body = body.to(device).to(memory_format=torch.channels_last).eval()
+        _normalise_within(body)
+        self._body = body.requires_grad_(requires_grad=False).to(device).to(memory_format=torch.channels_last).eval()
 
     @torch.inference_mode()
-    def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Features, N×512, of N×H×W×C images, grey (C = 1) or colour (C = 3).
+    def describe(self, images: Tensor) -> tuple[Tensor, None]:
+        """Features, N×512, of N×C×H×W uint8 images on the network's device, grey (C = 1) or colour (C = 3).
 
         The preprocessing is torchvision's for these weights: shorter side to 256 pixels, bilinear, antialiased;
-        centre crop of 224; ImageNet's mean and standard deviation. Raises ValueError for another shape.
+        centre crop of 224; ImageNet's mean and standard deviation. Raises ValueError for other images.
         """
-        if images.ndim != 4 or images.shape[3] not in (1, 3):
-            raise ValueError(f"images must be N×H×W×C with C 1 or 3, and have shape {images.shape}")
-        features = np.empty((len(images), FEATURES), np.float32)
-        # The short floats that a GPU may compute convolutions in would show in the scores.
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-            for start in range(0, len(images), BATCH):
-                batch = np.array(images[start : start + BATCH])  # torch takes no read-only memory
-                shown = torch.from_numpy(batch).to(self.device).permute(0, 3, 1, 2).contiguous().expand(-1, 3, -1, -1)
-                found = self.body(self.preprocess(shown).contiguous(memory_format=torch.channels_last))
-                features[start : start + BATCH] = found.mean((2, 3)).cpu().numpy()
-        return features
+        check_images(images)
+        with exact_convolutions():
+            found: Tensor = self._body(for_convolutions(resize_and_crop(images, 256, 224)))
+        return found.mean((2, 3)), None
 
 
 def read_weights(path: Path) -> Weights:
@@ -63,23 +66,13 @@ def read_weights(path: Path) -> Weights:
 
     Nothing in the file is run. Raises InputError for a damaged file and for anything but this network's weights.
     """
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    # Damaged pickles raise nearly anything: KeyError, AssertionError, UnicodeDecodeError and half a dozen others.
-    except Exception as error:
-        raise InputError(
-            f"evaluate.weights: {path} is cut short, damaged, or no file of weights ({type(error).__name__}); "
-            f"it takes torchvision's {PUBLISHED_NAME}"
-        ) from error
-    expected = _shapes(_empty_network().state_dict())
-    shapes = _shapes(found) if isinstance(found, Mapping) else {}
-    wrong = sorted(str(name) for name in {*expected, *shapes} if expected.get(name) != shapes.get(name))
+    takes = f"torchvision's {PUBLISHED_NAME}"
+    found = read_state_dict(path, takes)
+    wrong = wrong_names(found, _empty_network().state_dict())
     if wrong:
         raise InputError(
             f"evaluate.weights: {path} holds no weights of SqueezeNet 1.1: {len(wrong)} names or shapes differ, "
-            f"as {wrong[0]}; it takes torchvision's {PUBLISHED_NAME}"
+            f"as {wrong[0]}; it takes {takes}"
         )
     body = "features."
     return {name.removeprefix(body): tensor.float() for name, tensor in found.items() if name.startswith(body)}
@@ -101,6 +94,13 @@ def _empty_network() -> TorchvisionSqueezeNet:
         return squeezenet1_1()
 
 
-def _shapes(weights: Mapping[str, object]) -> dict[str, tuple[int, ...]]:
-    """The shape of each tensor; what is none has no entry."""
-    return {name: tuple(value.shape) for name, value in weights.items() if isinstance(value, Tensor)}
+@torch.no_grad()
+def _normalise_within(body: nn.Sequential) -> None:
+    """Let the first convolution, which pads nothing, take values 0 to 255 and normalise them itself."""
+    first = body[0]
+    assert isinstance(first, nn.Conv2d)
+    assert first.bias is not None
+    mean, std = (torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1) for values in (MEAN, STD))
+    weight = first.weight.double() / std
+    first.bias = nn.Parameter((first.bias.double() - (weight * mean).sum((1, 2, 3))).float())
+    first.weight = nn.Parameter((weight / 255).float())

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from gan.errors import InputError
 from gan.networks.build import build_generator
 from gan.sampling import draw_latents, generate, interpolate
 
@@ -34,6 +35,14 @@ def test_generate_keeps_the_order_of_the_latents() -> None:
     generator = build_generator("dcgan", 10, 4, [], "plain", 32, 1).eval()
     latents = draw_latents(10, 10, 2)
     batches = list(generate(generator, latents, 4, torch.device("cpu")))
-    assert [batch.shape for batch in batches] == [(4, 32, 32, 1), (4, 32, 32, 1), (2, 32, 32, 1)]
+    assert [tuple(batch.shape) for batch in batches] == [(4, 1, 32, 32), (4, 1, 32, 32), (2, 1, 32, 32)]
+    assert all(batch.dtype == torch.uint8 for batch in batches)
     alone = next(generate(generator, latents[9:], 1, torch.device("cpu")))
-    assert abs(batches[2][1].astype(int) - alone[0].astype(int)).max() <= 1
+    assert (batches[2][1].int() - alone[0].int()).abs().max() <= 1
+
+
+def test_a_generator_that_draws_nothing_finite_is_refused() -> None:
+    generator = build_generator("vanilla", 4, 1, [8], "plain", 32, 1)
+    torch.nn.init.constant_(next(generator.parameters()), float("nan"))
+    with pytest.raises(InputError, match="the generator draws pixels that are not finite"):
+        next(generate(generator, draw_latents(2, 4, 0), 2, torch.device("cpu")))

@@ -36,7 +36,8 @@ def fetch(request: Request, folder: Path) -> None:
     if request.path is None:
         downloads = request.downloads / "mnist"
         for name, md5 in ARCHIVES.items():
-            download([mirror + name for mirror in MIRRORS], downloads / name, md5)
+            urls = [mirror + name for mirror in MIRRORS]
+            download(urls, downloads / name, f"md5:{md5}", "set data.path to its folder")
         files = idx.find_files(downloads)
     else:
         files = idx.find_files(request.path)

@@ -17,7 +17,9 @@ from gan.data.download import download
 from gan.errors import InputError
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 500_000, np.uint8).tobytes()
-MD5 = hashlib.md5(CONTENT).hexdigest()
+MD5 = f"md5:{hashlib.md5(CONTENT).hexdigest()}"
+SHA256 = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
+USE = "put it there"
 WAIT = 0.001
 
 
@@ -80,7 +82,7 @@ def test_a_broken_download_goes_on_where_it_stopped(
     piece = download_module.PIECE
     server.breaks = [3 * piece + 10, 2 * piece + 10]  # what is left of a piece when the connection breaks is lost
     with caplog.at_level(logging.INFO):
-        download([f"{server.address}/file"], tmp_path / "sub/file", MD5, WAIT)
+        download([f"{server.address}/file"], tmp_path / "sub/file", MD5, USE, WAIT)
     assert (tmp_path / "sub/file").read_bytes() == CONTENT
     assert server.requests == ["/file", f"/file bytes={3 * piece}-", f"/file bytes={5 * piece}-"]
     assert files(tmp_path / "sub") == {"file"}
@@ -90,7 +92,7 @@ def test_a_broken_download_goes_on_where_it_stopped(
 
 def test_a_killed_download_goes_on(tmp_path: Path, server: Server) -> None:
     (tmp_path / "file.part").write_bytes(CONTENT[:123_456])
-    download([f"{server.address}/file"], tmp_path / "file", MD5, WAIT)
+    download([f"{server.address}/file"], tmp_path / "file", MD5, USE, WAIT)
     assert (tmp_path / "file").read_bytes() == CONTENT
     assert server.requests == ["/file bytes=123456-"]
 
@@ -98,7 +100,7 @@ def test_a_killed_download_goes_on(tmp_path: Path, server: Server) -> None:
 def test_a_server_without_ranges_starts_again(tmp_path: Path, server: Server) -> None:
     server.ranges = False
     server.breaks = [200_000]
-    download([f"{server.address}/file"], tmp_path / "file", MD5, WAIT)
+    download([f"{server.address}/file"], tmp_path / "file", MD5, USE, WAIT)
     assert (tmp_path / "file").read_bytes() == CONTENT
     assert len(server.requests) == 2
 
@@ -106,36 +108,48 @@ def test_a_server_without_ranges_starts_again(tmp_path: Path, server: Server) ->
 @pytest.mark.parametrize("part", [CONTENT, CONTENT + b"more", b"x" * 1000], ids=["whole", "too long", "other bytes"])
 def test_any_unfinished_file_ends_well(tmp_path: Path, server: Server, part: bytes) -> None:
     (tmp_path / "file.part").write_bytes(part)
-    download([f"{server.address}/file"], tmp_path / "file", MD5, WAIT)
+    download([f"{server.address}/file"], tmp_path / "file", MD5, USE, WAIT)
     assert (tmp_path / "file").read_bytes() == CONTENT
     assert files(tmp_path) == {"file"}
 
 
 def test_a_verified_file_is_not_fetched_again_and_a_wrong_one_is(tmp_path: Path, server: Server) -> None:
     (tmp_path / "file").write_bytes(CONTENT)
-    download([f"{server.address}/file"], tmp_path / "file", MD5, WAIT)
+    download([f"{server.address}/file"], tmp_path / "file", MD5, USE, WAIT)
     assert server.requests == []
     (tmp_path / "file").write_bytes(b"wrong")
-    download([f"{server.address}/file"], tmp_path / "file", MD5, WAIT)
+    download([f"{server.address}/file"], tmp_path / "file", MD5, USE, WAIT)
     assert (tmp_path / "file").read_bytes() == CONTENT
 
 
 def test_the_next_mirror_is_tried(tmp_path: Path, server: Server) -> None:
-    download([f"{server.address}/missing", f"{server.address}/file"], tmp_path / "file", MD5, WAIT)
+    download([f"{server.address}/missing", f"{server.address}/file"], tmp_path / "file", MD5, USE, WAIT)
     assert server.requests == ["/missing", "/file"]
 
 
+@pytest.mark.parametrize("digest", [SHA256, SHA256[: len("sha256:") + 8], MD5[: len("md5:") + 6]])
+def test_the_beginning_of_any_digest_is_enough(tmp_path: Path, server: Server, digest: str) -> None:
+    for _ in range(2):
+        download([f"{server.address}/file"], tmp_path / "file", digest, USE, WAIT)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert server.requests == ["/file"]
+
+
 @pytest.mark.parametrize(
-    ("path", "reason"),
+    ("path", "digest", "reason"),
     [
-        ("/file", "the file's MD5 is [0-9a-f]{32}, not 0{32}"),
-        ("/missing", "the server answers 404 Not Found"),
+        ("/file", f"md5:{'0' * 32}", "the file's MD5 is [0-9a-f]{32}, not 0{32}"),
+        ("/file", f"sha256:{'0' * 64}", "the file's SHA256 is [0-9a-f]{64}, not 0{64}"),
+        ("/file", "sha256:00000000", "the file's SHA256 is [0-9a-f]{64}, not 0{8}…"),
+        ("/missing", MD5, "the server answers 404 Not Found"),
     ],
 )
-def test_after_the_last_attempt_nothing_is_left(tmp_path: Path, server: Server, path: str, reason: str) -> None:
-    message = f"{reason}, in the last of 5 attempts; .* set data.path to its folder"
+def test_after_the_last_attempt_nothing_is_left(
+    tmp_path: Path, server: Server, path: str, digest: str, reason: str
+) -> None:
+    message = f"{path}: {reason}, in the last of 5 attempts; try again later, or fetch file in another way and {USE}$"
     with pytest.raises(InputError, match=message) as caught:
-        download([server.address + path], tmp_path / "file", "0" * 32, WAIT)
+        download([server.address + path], tmp_path / "file", digest, USE, WAIT)
     assert "\n" not in str(caught.value)
     assert len(server.requests) == download_module.ATTEMPTS
     assert files(tmp_path) == set()
@@ -143,12 +157,12 @@ def test_after_the_last_attempt_nothing_is_left(tmp_path: Path, server: Server, 
 
 def test_no_connection_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"the connection failed \(ConnectionError\), in the last of 5"):
-        download(["http://127.0.0.1:1/file"], tmp_path / "file", MD5, WAIT)
+        download(["http://127.0.0.1:1/file"], tmp_path / "file", MD5, USE, WAIT)
 
 
 def test_experiments_side_by_side_download_once(tmp_path: Path, server: Server) -> None:
     threads = [
-        threading.Thread(target=download, args=([f"{server.address}/file"], tmp_path / "file", MD5, WAIT))
+        threading.Thread(target=download, args=([f"{server.address}/file"], tmp_path / "file", MD5, USE, WAIT))
         for _ in range(4)
     ]
     for thread in threads:

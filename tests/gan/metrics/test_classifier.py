@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from gan.data.batches import packed_batches
 from gan.data.fetching import fetch_source
 from gan.data.packed import read_images, read_labels, read_manifest
 from gan.data.preparation import prepare
@@ -69,6 +70,12 @@ def prepared(source: str, path: Path | None, folder: Path) -> dict[str, Labelled
     return {name: LabelledImages(read_images(out, name), read_labels(out, name)) for name in read_manifest(out).splits}
 
 
+def described(classifier: Classifier, images: np.ndarray, batch: int = 250) -> tuple[np.ndarray, np.ndarray]:
+    found = [classifier.describe(each) for each in packed_batches(images, batch, CPU)]
+    features, probabilities = zip(*found, strict=True)
+    return torch.cat(features).numpy(), torch.cat(probabilities).numpy()
+
+
 def accuracy_after(splits: dict[str, LabelledImages], epochs: int, threads: int) -> float:
     """Test accuracy with the project's own rate and batch size."""
     reference = load_params(ROOT / "params.yaml").reference
@@ -82,7 +89,7 @@ def accuracy_after(splits: dict[str, LabelledImages], epochs: int, threads: int)
         seed=0,
         device=open_device("cpu", threads, True),
     )
-    _, probabilities = classifier.features_and_probabilities(splits["test"].images)
+    _, probabilities = described(classifier, splits["test"].images)
     return accuracy(probabilities, splits["test"].labels)
 
 
@@ -93,7 +100,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, LabelledImages
 
 def test_learns_classes_that_are_plain_to_see(small: Classifier) -> None:
     test = marked_squares(60, 3)
-    _, probabilities = small.features_and_probabilities(test.images)
+    _, probabilities = described(small, test.images)
     assert accuracy(probabilities, test.labels) > 0.95
 
 
@@ -117,7 +124,7 @@ def test_accuracy_on_all_of_mnist(tmp_path: Path) -> None:
 def test_takes_every_image_size(image_size: int, channels: int) -> None:
     classifier = Classifier(Architecture(image_size, channels, 5))
     images = np.random.default_rng(0).integers(0, 256, (3, image_size, image_size, channels), dtype=np.uint8)
-    features, probabilities = classifier.features_and_probabilities(images)
+    features, probabilities = described(classifier, images)
     assert features.shape == (3, 128)
     assert features.dtype == np.float32
     assert probabilities.shape == (3, 5)
@@ -133,23 +140,18 @@ def test_number_of_parameters() -> None:
     assert sum(parameter.numel() for parameter in classifier.parameters()) == convolutions + batch_norms + linear
 
 
-def test_no_image_gives_no_row(small: Classifier) -> None:
-    features, probabilities = small.features_and_probabilities(np.empty((0, 32, 32, 1), np.uint8))
-    assert (features.shape, probabilities.shape) == ((0, 128), (0, 3))
-
-
 def test_batches_do_not_mix(small: Classifier) -> None:
     images = marked_squares(10, 4).images
-    together, _ = small.features_and_probabilities(images)
-    alone, _ = small.features_and_probabilities(images, batch_size=3)
+    together, _ = described(small, images)
+    alone, _ = described(small, images, batch=3)
     np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-5)
 
 
 def test_scoring_is_in_evaluation_mode_and_leaves_the_mode(small: Classifier) -> None:
     images = marked_squares(10, 4).images
-    expected, _ = small.features_and_probabilities(images)
+    expected, _ = described(small, images)
     small.train()
-    found, _ = small.features_and_probabilities(images)
+    found, _ = described(small, images)
     assert small.training
     small.eval()
     np.testing.assert_array_equal(found, expected)
@@ -157,13 +159,13 @@ def test_scoring_is_in_evaluation_mode_and_leaves_the_mode(small: Classifier) ->
 
 def test_takes_a_read_only_memory_map(small: Classifier, tmp_path: Path) -> None:
     np.save(tmp_path / "images.npy", marked_squares(5, 5).images)
-    features, _ = small.features_and_probabilities(np.load(tmp_path / "images.npy", mmap_mode="r"))
+    features, _ = described(small, np.load(tmp_path / "images.npy", mmap_mode="r"))
     assert len(features) == 5
 
 
 def test_refuses_images_of_another_shape(small: Classifier) -> None:
     with pytest.raises(ValueError, match="trained on"):
-        small.features_and_probabilities(np.zeros((2, 64, 64, 1), np.uint8))
+        described(small, np.zeros((2, 64, 64, 1), np.uint8))
 
 
 def test_same_seed_same_bytes(small: Classifier, tmp_path: Path) -> None:
@@ -182,7 +184,7 @@ def test_round_trip_is_exact(small: Classifier, tmp_path: Path) -> None:
     assert loaded.architecture == small.architecture
     images = marked_squares(10, 6).images
     for found, expected in zip(
-        loaded.features_and_probabilities(images), small.features_and_probabilities(images), strict=True
+        described(loaded, images), described(small, images), strict=True
     ):
         np.testing.assert_array_equal(found, expected)
 

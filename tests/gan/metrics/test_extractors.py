@@ -5,10 +5,13 @@ import numpy as np
 import pytest
 import torch
 
-from gan.metrics import extractors
+from gan.data.batches import packed_batches
+from gan.errors import InputError
 from gan.metrics.classifier import Architecture, Classifier, save_classifier
-from gan.metrics.extractors import SHORT_NAMES, describe, load_extractor, weights_name
+from gan.metrics.extractors import describe, load_extractor, weights_name
+from gan.metrics.inception_v3 import read_inception_weights, save_inception_weights
 from gan.metrics.squeezenet import read_weights, save_weights
+from tests.gan.metrics.inception_weights import write_random_inception
 from tests.gan.metrics.squeezenet_weights import write_random_weights
 
 CPU = torch.device("cpu")
@@ -21,38 +24,45 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_classifier(folder / weights_name("classifier"), Classifier(Architecture(32, 1, 3)))
     write_random_weights(folder / "random.pth")
     save_weights(folder / weights_name("squeezenet1_1"), read_weights(folder / "random.pth"))
+    write_random_inception(folder / "random.pth", "fid")
+    kind, weights = read_inception_weights(folder / "random.pth")
+    save_inception_weights(folder / weights_name("inception_v3"), kind, weights)
     return folder
 
 
-@pytest.mark.parametrize(("name", "features", "classes"), [("classifier", 128, 3), ("squeezenet1_1", 512, None)])
-def test_many_images_are_described_as_a_few_are(
-    folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    name: str,
-    features: int,
-    classes: int | None,
+@pytest.mark.parametrize(
+    ("name", "width", "classes"), [("classifier", 128, 3), ("squeezenet1_1", 512, None), ("inception_v3", 2048, 1008)]
+)
+def test_many_images_are_described_as_one_is(
+    folder: Path, caplog: pytest.LogCaptureFixture, name: str, width: int, classes: int | None
 ) -> None:
-    monkeypatch.setattr(extractors, "CHUNK", 4)
     images = np.random.default_rng(0).integers(0, 256, (10, 32, 32, 1), dtype=np.uint8)
     extractor = load_extractor(name, folder, CPU)
     with caplog.at_level(logging.INFO):
-        found, probabilities = describe(extractor, images, "some images")
-    expected, expected_probabilities = extractor(images)
-    assert found.shape == (10, features)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+        features, probabilities = describe(extractor, packed_batches(images, 7, CPU), 10, "some images")
+    assert caplog.messages[-1] == "some images: 10 of 10 images"
+    assert features.shape == (10, width) == (10, extractor.width)
+    last, last_probabilities = extractor.describe(torch.from_numpy(images[9:]).permute(0, 3, 1, 2))
+    np.testing.assert_allclose(features[9:], last.numpy(), rtol=1e-3, atol=1e-5 * np.abs(features).max())
     if classes is None:
-        assert probabilities is expected_probabilities is None
+        assert probabilities is None
+        assert last_probabilities is None
     else:
         assert probabilities is not None
-        assert expected_probabilities is not None
+        assert last_probabilities is not None
         assert probabilities.shape == (10, classes)
-        np.testing.assert_allclose(probabilities, expected_probabilities, rtol=1e-4)
-    assert caplog.messages == [f"some images: {done} of 10 images" for done in (4, 8, 10)]
+        np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-12)
+        np.testing.assert_allclose(probabilities[9:], last_probabilities.numpy(), rtol=1e-2)
 
 
-def test_every_name_is_known_and_no_other(folder: Path) -> None:
-    for name in SHORT_NAMES:
-        load_extractor(name, folder, CPU)
+def test_features_that_are_not_finite_are_refused(folder: Path) -> None:
+    classifier = Classifier(Architecture(32, 1, 3))
+    torch.nn.init.constant_(classifier.body[0].get_parameter("weight"), float("nan"))
+    images = np.zeros((2, 32, 32, 1), np.uint8)
+    with pytest.raises(InputError, match=r"features of train: not all are finite \(NaN\)"):
+        describe(classifier, packed_batches(images, 2, CPU), 2, "features of train")
+
+
+def test_no_other_name_is_known(folder: Path) -> None:
     with pytest.raises(ValueError, match="no extractor is named 'vgg'"):
         load_extractor("vgg", folder, CPU)

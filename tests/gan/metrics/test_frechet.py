@@ -1,5 +1,7 @@
 import subprocess
 import sys
+import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,7 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import sqrtm
 
-from gan.metrics import feature_diversity, feature_statistics, frechet_distance
+from gan.metrics import (
+    feature_diversity,
+    feature_statistics,
+    frechet_contributions,
+    frechet_distance,
+    neighbours,
+)
 
 Gaussian = tuple[np.ndarray, np.ndarray]
 
@@ -46,6 +54,14 @@ def test_rank_deficient_covariance_is_at_no_distance_from_itself(rank: int) -> N
 def test_rank_deficient_covariances_of_different_spaces() -> None:
     first, second = np.diag([1.0, 1.0, 0.0, 0.0]), np.diag([0.0, 0.0, 4.0, 0.0])
     assert frechet_distance(np.zeros(4), first, np.zeros(4), second) == pytest.approx(6, abs=1e-12)
+
+
+@pytest.mark.parametrize("rank", [5, 40])
+@pytest.mark.parametrize("scale", [1e-8, 1e8])
+def test_features_of_any_scale(rank: int, scale: float) -> None:
+    (mean1, cov1), (mean2, cov2) = random_gaussian(40, rank, 0), random_gaussian(40, rank, 1)
+    scaled = frechet_distance(scale * mean1, scale**2 * cov1, scale * mean2, scale**2 * cov2)
+    assert scaled == pytest.approx(scale**2 * frechet_distance(mean1, cov1, mean2, cov2), rel=1e-9, abs=0)
 
 
 @given(st.integers(1, 8), st.integers(0, 8), st.integers(0, 8), st.integers(0, 10_000))
@@ -128,6 +144,73 @@ def test_fewer_samples_than_features_give_a_distance_that_falls_with_the_samples
 def test_statistics_refuse_too_few_features(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="N at least 2"):
         feature_statistics(np.zeros(shape))
+
+
+@pytest.mark.parametrize("rows", [1, 7, 2048])
+def test_statistics_are_the_same_in_blocks(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbours, "BLOCK_ROWS", rows)
+    features = np.random.default_rng(0).normal(100, 1, (50, 6)).astype(np.float32)
+    mean, cov = feature_statistics(features)
+    np.testing.assert_allclose(mean, features.astype(np.float64).mean(axis=0), rtol=1e-13)
+    np.testing.assert_allclose(cov, np.cov(features.astype(np.float64), rowvar=False), rtol=1e-10)
+
+
+def test_memory_is_bounded_by_the_block(tmp_path: Path) -> None:
+    features = np.lib.format.open_memmap(tmp_path / "features.npy", mode="w+", dtype=np.float32, shape=(100_000, 256))
+    features[:] = np.random.default_rng(0).normal(size=(1000, 256)).repeat(100, axis=0)
+    tracemalloc.start()
+    contributions = frechet_contributions(np.load(tmp_path / "features.npy", mmap_mode="r"), np.zeros(256), np.eye(256))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert contributions.shape == (100_000,)
+    assert peak < 100e6  # as numbers of float64, all of the features would be 205 MB
+
+
+def test_statistics_name_the_image_with_features_that_are_not_finite() -> None:
+    features = np.zeros((9, 2), np.float32)
+    features[4, 1] = np.inf
+    with pytest.raises(ValueError, match="image 4 of 9 has values that are not finite"):
+        feature_statistics(features)
+
+
+@pytest.mark.parametrize("count", [5, 12, 13, 60])
+@pytest.mark.parametrize("rank", [3, 12])
+def test_contributions_have_the_distance_as_their_mean(count: int, rank: int) -> None:
+    features = np.random.default_rng(count).normal(1, 2, (count, 12)).astype(np.float32)
+    real_mean, real_cov = random_gaussian(12, rank, 0)
+    contributions = frechet_contributions(features, real_mean, real_cov)
+    assert contributions.shape == (count,)
+    assert np.all(np.isfinite(contributions))
+    expected = frechet_distance(*feature_statistics(features), real_mean, real_cov)
+    assert contributions.mean() == pytest.approx(expected, rel=1e-12)
+
+
+def test_contributions_of_one_feature_are_those_worked_out_by_hand() -> None:
+    # d = (m - 1)² + (s - 2)², whose change with the weight of x is 2 (m - 1) (x - m) + (1 - 2 / s) ((x - m)² - s²).
+    features = np.random.default_rng(0).normal(3, 1.5, 1000)
+    mean, spread = features.mean(), features.std(ddof=1)
+    centred = features - mean
+    expected = 2 * (mean - 1) * centred + (1 - 2 / spread) * (centred**2 - np.mean(centred**2))
+    distance = (mean - 1) ** 2 + (spread - 2) ** 2
+    contributions = frechet_contributions(features[:, None], np.ones(1), np.full((1, 1), 4.0))
+    np.testing.assert_allclose(contributions, distance + expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("rank", [2, 6])
+def test_contributions_are_what_a_change_of_an_image_s_weight_does(rank: int) -> None:
+    features = np.random.default_rng(1).normal(0.5, 1, (2000, 6)) @ np.diag([3.0, 2, 1, 1, 1, 0.5])
+    real = random_gaussian(6, rank, 2)
+    distance = frechet_distance(*feature_statistics(features), *real)
+    without = [frechet_distance(*feature_statistics(np.delete(features, i, axis=0)), *real) for i in range(20)]
+    contributions = frechet_contributions(features, *real)[:20]
+    np.testing.assert_allclose(contributions - distance, 1999 * (distance - np.array(without)), rtol=0.05, atol=0.2)
+
+
+def test_real_images_without_spread_leave_the_samples_own() -> None:
+    features = np.array([[-1.0, 0], [1, 0], [0, 2], [0, -2]])
+    contributions = frechet_contributions(features, np.zeros(2), np.zeros((2, 2)))
+    np.testing.assert_allclose(contributions - contributions.mean(), [-1.5, -1.5, 1.5, 1.5])
+    assert contributions.mean() == pytest.approx(10 / 3)
 
 
 def test_the_scores_do_not_import_torch() -> None:

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gan.metrics import inception_score
+from gan.metrics import inception, inception_contributions, inception_score
 
 
 def random_probabilities(count: int, classes: int, seed: int) -> np.ndarray:
@@ -27,7 +27,9 @@ def test_parts_are_contiguous_and_the_spread_is_of_the_population() -> None:
     assert inception_score(probabilities, 2) == pytest.approx((1.5, 0.5))
 
 
-def test_agrees_with_the_definition_written_out() -> None:
+@pytest.mark.parametrize("rows", [7, 4096])
+def test_agrees_with_the_definition_written_out(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inception, "BLOCK_ROWS", rows)
     probabilities = random_probabilities(50, 4, 0)
     marginal = probabilities.mean(axis=0)
     divergences = [sum(p * np.log(p / q) for p, q in zip(row, marginal, strict=True)) for row in probabilities]
@@ -47,10 +49,36 @@ def test_lies_between_one_and_the_number_of_classes(classes: int, count: int, se
     assert spread == 0
 
 
+@pytest.mark.parametrize(("count", "splits"), [(40, 1), (40, 5), (43, 5), (7, 7)])
+def test_contributions_have_the_score_as_their_mean(count: int, splits: int) -> None:
+    probabilities = random_probabilities(count, 4, 2)
+    contributions = inception_contributions(probabilities, splits)
+    assert contributions.shape == (count,)
+    assert contributions.mean() == pytest.approx(inception_score(probabilities, splits)[0], rel=1e-12)
+
+
+def test_contributions_are_what_a_change_of_an_image_s_weight_does() -> None:
+    probabilities = random_probabilities(1000, 4, 3)
+    score, _ = inception_score(probabilities, 1)
+    without = np.array([inception_score(np.delete(probabilities, i, axis=0), 1)[0] for i in range(20)])
+    contributions = inception_contributions(probabilities, 1)[:20]
+    np.testing.assert_allclose(contributions - score, 999 * (score - without), rtol=0.02, atol=0.02)
+
+
+def test_contributions_in_parts_are_of_the_part_s_own_score() -> None:
+    probabilities = random_probabilities(7, 3, 4)
+    score, _ = inception_score(probabilities, 2)
+    for part, share in ((slice(3), 7 / 6), (slice(3, 7), 7 / 8)):  # each part is half of the score, in 3 or 4 images
+        own = inception_contributions(probabilities[part], 1) - inception_score(probabilities[part], 1)[0]
+        np.testing.assert_allclose(inception_contributions(probabilities, 2)[part] - score, share * own, atol=1e-12)
+
+
 @pytest.mark.parametrize("splits", [0, -1, 9])
 def test_refuses_impossible_splits(splits: int) -> None:
     with pytest.raises(ValueError, match="cannot be cut"):
         inception_score(np.full((8, 2), 0.5), splits)
+    with pytest.raises(ValueError, match="cannot be cut"):
+        inception_contributions(np.full((8, 2), 0.5), splits)
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models import SqueezeNet1_1_Weights, alexnet, squeezenet1_1
 
 from gan.errors import InputError
-from gan.metrics import squeezenet as squeezenet_module
 from gan.metrics.squeezenet import SqueezeNet, load_squeezenet, read_weights, save_weights
 from tests.gan.metrics.squeezenet_weights import TRAINED, write_random_weights
 
@@ -16,20 +15,19 @@ CPU = torch.device("cpu")
 needs_trained_weights = pytest.mark.skipif(not TRAINED.is_file(), reason="needs SqueezeNet's trained weights")
 
 
-def random_images(count: int, side: int, channels: int = 3, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (count, side, side, channels), dtype=np.uint8)
+def random_images(count: int, side: int, channels: int = 3, seed: int = 0) -> Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (count, channels, side, side), dtype=np.uint8))
 
 
-def smooth_images(count: int, side: int, channels: int = 3) -> np.ndarray:
+def smooth_images(count: int, side: int, channels: int = 3) -> Tensor:
     """Blobs of colour, which photographs are nearer to than noise is."""
     rows = np.linspace(0, 1, side)
     phases = np.random.default_rng(1).uniform(0, 6, (count, channels, 2))
     waves = [np.sin(4 * rows[:, None] + a) * np.cos(3 * rows + b) for a, b in phases.reshape(-1, 2)]
-    stacked = np.stack(waves).reshape(count, channels, side, side).transpose(0, 2, 3, 1)
-    return np.ascontiguousarray(stacked * 127.5 + 127.5).astype(np.uint8)
+    return torch.from_numpy((np.stack(waves).reshape(count, channels, side, side) * 127.5 + 127.5).astype(np.uint8))
 
 
-def torchvisions_features(weights: Path, images: np.ndarray) -> np.ndarray:
+def torchvisions_features(weights: Path, images: Tensor) -> Tensor:
     """One image at a time through torchvision's own transforms and network, as its documentation shows."""
     network = squeezenet1_1()
     network.load_state_dict(torch.load(weights, weights_only=True))
@@ -38,9 +36,13 @@ def torchvisions_features(weights: Path, images: np.ndarray) -> np.ndarray:
     rows = []
     with torch.no_grad():
         for image in images:
-            colour = torch.from_numpy(image).permute(2, 0, 1).contiguous().repeat(3 // image.shape[2], 1, 1)
-            rows.append(network.features(transforms(colour)[None]).mean((2, 3))[0].numpy())
-    return np.stack(rows)
+            colour = image.repeat(3 // len(image), 1, 1)
+            rows.append(network.features(transforms(colour)[None]).mean((2, 3))[0])
+    return torch.stack(rows)
+
+
+def assert_agree(found: Tensor, expected: Tensor) -> None:
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * float(expected.max()))
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +57,11 @@ def network(weights_file: Path) -> SqueezeNet:
     return SqueezeNet(read_weights(weights_file), CPU)
 
 
-@pytest.mark.parametrize(("side", "channels"), [(32, 1), (64, 3), (256, 3)])
+@pytest.mark.parametrize(("side", "channels"), [(32, 1), (64, 3), (97, 3), (256, 3), (300, 1)])
 def test_agrees_with_torchvision(network: SqueezeNet, weights_file: Path, side: int, channels: int) -> None:
     images = random_images(3, side, channels)
     expected = torchvisions_features(weights_file, images)
-    np.testing.assert_allclose(network.features(images), expected, rtol=1e-4, atol=1e-5 * expected.max())
+    assert_agree(network.describe(images)[0], expected)
 
 
 @needs_trained_weights
@@ -67,9 +69,9 @@ def test_agrees_with_torchvision(network: SqueezeNet, weights_file: Path, side: 
 def test_agrees_with_torchvision_on_the_trained_weights(channels: int) -> None:
     images = smooth_images(4, 64, channels)
     expected = torchvisions_features(TRAINED, images)
-    found = SqueezeNet(read_weights(TRAINED), CPU).features(images)
+    found, _ = SqueezeNet(read_weights(TRAINED), CPU).describe(images)
     assert expected.max() > 1
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * expected.max())
+    assert_agree(found, expected)
 
 
 @needs_trained_weights
@@ -78,46 +80,48 @@ def test_the_trained_features_tell_pictures_from_noise() -> None:
 
     network = SqueezeNet(read_weights(TRAINED), CPU)
     first, second, noise = (
-        feature_statistics(network.features(images))
+        feature_statistics(network.describe(images)[0].numpy())
         for images in (smooth_images(24, 32)[:12], smooth_images(24, 32)[12:], random_images(12, 32))
     )
     assert frechet_distance(*first, *second) < frechet_distance(*first, *noise) / 3
 
 
-def test_features_are_512_floats_and_none_for_no_image(network: SqueezeNet) -> None:
-    assert network.features(random_images(2, 32)).shape == (2, 512)
-    assert network.features(random_images(2, 32)).dtype == np.float32
-    assert network.features(random_images(0, 32)).shape == (0, 512)
+def test_features_are_512_floats_and_there_are_no_classes(network: SqueezeNet) -> None:
+    features, probabilities = network.describe(random_images(2, 32))
+    assert (features.shape, features.dtype) == ((2, network.width), torch.float32)
+    assert network.width == 512
+    assert probabilities is None
 
 
 def test_grey_is_colour_of_equal_channels(network: SqueezeNet) -> None:
     grey = random_images(3, 32, 1)
-    np.testing.assert_array_equal(network.features(grey), network.features(grey.repeat(3, axis=3)))
+    assert torch.equal(network.describe(grey)[0], network.describe(grey.repeat(1, 3, 1, 1))[0])
 
 
-def test_batches_do_not_mix_and_repeat_bit_by_bit(
-    network: SqueezeNet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    np.save(tmp_path / "images.npy", random_images(11, 32))
-    images = np.load(tmp_path / "images.npy", mmap_mode="r")
-    together = network.features(images)
-    np.testing.assert_array_equal(network.features(images), together)
-    monkeypatch.setattr(squeezenet_module, "BATCH", 3)
-    np.testing.assert_allclose(network.features(images), together, rtol=1e-4, atol=1e-5 * together.max())
+def test_images_do_not_mix_and_repeat_bit_by_bit(network: SqueezeNet) -> None:
+    images = random_images(11, 32)
+    together, _ = network.describe(images)
+    assert torch.equal(network.describe(images)[0], together)
+    assert_agree(torch.cat([network.describe(part)[0] for part in images.split(3)]), together)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_gpu_gives_the_same_features(weights_file: Path) -> None:
+def test_a_gpu_gives_the_same_features(weights_file: Path, network: SqueezeNet) -> None:
     images = random_images(20, 64)
-    expected = SqueezeNet(read_weights(weights_file), CPU).features(images)
-    found = SqueezeNet(read_weights(weights_file), torch.device("cuda")).features(images)
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * expected.max())
+    expected, _ = network.describe(images)
+    found, _ = SqueezeNet(read_weights(weights_file), torch.device("cuda")).describe(images.cuda())
+    np.testing.assert_allclose(found.cpu(), expected, rtol=1e-3, atol=1e-4 * float(expected.max()))
 
 
-@pytest.mark.parametrize("shape", [(2, 32, 32), (2, 32, 32, 2), (2, 32, 32, 4)])
+@pytest.mark.parametrize("shape", [(2, 32, 32), (2, 2, 32, 32), (2, 4, 32, 32), (2, 32, 32, 3)])
 def test_refuses_images_of_another_shape(network: SqueezeNet, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="C 1 or 3"):
-        network.features(np.zeros(shape, np.uint8))
+        network.describe(torch.zeros(shape, dtype=torch.uint8))
+
+
+def test_refuses_images_that_are_no_bytes(network: SqueezeNet) -> None:
+    with pytest.raises(ValueError, match=r"uint8 .* are torch\.float32"):
+        network.describe(torch.zeros(2, 3, 32, 32))
 
 
 def test_equal_weights_are_equal_files_and_round_trips_are_exact(weights_file: Path, tmp_path: Path) -> None:
@@ -131,8 +135,8 @@ def test_equal_weights_are_equal_files_and_round_trips_are_exact(weights_file: P
     assert (tmp_path / "first").read_bytes() != (tmp_path / "third").read_bytes()
 
     images = random_images(2, 32)
-    expected = SqueezeNet(read_weights(weights_file), CPU).features(images)
-    np.testing.assert_array_equal(load_squeezenet(tmp_path / "first", CPU).features(images), expected)
+    expected, _ = SqueezeNet(read_weights(weights_file), CPU).describe(images)
+    assert torch.equal(load_squeezenet(tmp_path / "first", CPU).describe(images)[0], expected)
 
 
 def test_missing_weights_are_never_random() -> None:
@@ -167,7 +171,7 @@ def test_damaged_files_and_files_of_other_kinds_are_one_line(weights_file: Path,
 
 
 def test_weights_that_may_not_be_read_are_said_to_be_that(tmp_path: Path) -> None:
-    with pytest.raises(IsADirectoryError):  # which a stage tells in one line, with the path
+    with pytest.raises(InputError, match=rf"evaluate\.weights: {tmp_path} cannot be read \(Is a directory\); it takes"):
         read_weights(tmp_path)
 
 
