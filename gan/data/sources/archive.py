@@ -128,7 +128,7 @@ def _check_encodable(name: str, folder: Path) -> None:
 
 def _check_some(names: Sequence[str], origin: Path) -> None:
     if not names:
-        raise InputError(f"data.path: {origin} holds no images ({', '.join(sorted(SUFFIXES))})")
+        raise InputError(f"{origin} holds no images ({', '.join(sorted(SUFFIXES))})")
 
 
 def _open_zip(path: Path) -> zipfile.ZipFile:

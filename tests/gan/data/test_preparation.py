@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gan.data import preparation
+from gan.data.decoding import convert_image
 from gan.data.fetching import fetch_source
 from gan.data.packed import Images, file_md5, read_images, read_labels, read_manifest
-from gan.data.preparation import convert_image, prepare, split_indices
+from gan.data.preparation import prepare, split_indices
 from gan.data.sources.source import Request, UnreadableError
 from gan.errors import InputError
 

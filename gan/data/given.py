@@ -1,0 +1,47 @@
+"""Samples that come from elsewhere: a folder or a zip of images, to be scored as they are."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gan.data.decoding import read_image
+from gan.data.packed import Images
+from gan.data.sources.archive import folder_images, open_archive, zip_images
+from gan.data.sources.source import UnreadableError
+from gan.errors import InputError
+
+
+@contextmanager
+def open_samples(path: Path, image_size: int, channels: int) -> Iterator[tuple[int, Iterator[Images]]]:
+    """How many images lie below the folder, or in the zip, `path`, and each as H×W×C uint8, in the order of their names.
+
+    image_size: the side that all of them must have, in pixels: resizing them here would be part of what is scored.
+    channels: 1, grey, or 3, colour; images are converted.
+
+    Raises InputError for a path that is not there, one without images, an image that cannot be read, and one of
+    another size.
+    """
+    if path.is_dir():
+        names = folder_images(path)
+        yield len(names), _read_all(names, lambda index: (path / names[index]).read_bytes(), image_size, channels)
+    elif path.exists():
+        zip_images(path)  # refuses a damaged or unsafe one
+        with open_archive(path) as (names, read):
+            yield len(names), _read_all(names, read, image_size, channels)
+    else:
+        raise InputError(f"{path}: no such file or folder")
+
+
+def _read_all(names: list[str], read: Callable[[int], bytes], image_size: int, channels: int) -> Iterator[Images]:
+    for index, name in enumerate(names):
+        try:
+            image = read_image(read(index), channels)
+        except UnreadableError as error:
+            raise InputError(f"{name!r}: {error}; repair or remove it") from None
+        height, width, _ = image.shape
+        if (height, width) != (image_size, image_size):
+            raise InputError(
+                f"{name!r} has {width}x{height} pixels, and the real images {image_size}x{image_size}; samples are "
+                "scored as they are, so give them all in that size, or change data.image_size"
+            )
+        yield image
