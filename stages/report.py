@@ -25,108 +25,150 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from gan.figures.page import Figure, Provenance
+    from gan.figures.report import ClassShare
+
 DIAGNOSIS = EVALUATION_FIGURES / "diagnosis.json"
 TRAJECTORY = EVALUATION_FIGURES / "trajectory.csv"
+CLASSES = EVALUATION_FIGURES / "classes.csv"
+NEIGHBOURS = EVALUATION_FIGURES / "neighbours.csv"
 log = logging.getLogger(__name__)
+
+Digests = dict[Path, str]
+"""MD5 of each file that something was made from."""
 
 
 def report(params: Params) -> None:
-    """Draw the curves and the class shares, and write the page that shows them with the verdict and everything else."""
-    import numpy as np
+    """Draw the charts, and write the page that shows them with the verdict and everything else.
 
-    from gan.data.packed import file_md5, read_manifest
+    Where images or a generator from elsewhere were scored, there is no training to show.
+    """
+    from gan.data.packed import read_manifest
     from gan.diagnosis import Diagnosis
-    from gan.figures.curves import draw_class_shares, draw_curves, draw_distance
-    from gan.figures.report import HEADLINE, ClassShare, Figure, Figures, Provenance, render_report, score_rows
-
-    def figure(path: Path, name: Path, command: str, made_from: dict[Path, str]) -> Figure:
-        return Figure(path, provenance(path, name, command, made_from))
-
-    def provenance(path: Path, name: Path, command: str, made_from: dict[Path, str]) -> Provenance:
-        return Provenance(str(name), file_md5(path), command, {str(file): md5 for file, md5 in made_from.items()})
+    from gan.figures.report import ClassShare, Figures, Source, render_report
+    from gan.figures.scores import headline, score_rows
 
     data = read_manifest(PREPARED)
-    samples = _read_json(SAMPLES / "manifest.json")
-    scores, reference_scores = _read_json(SCORES), _read_json(REFERENCE_SCORES)
+    samples, scores = _read_json(SAMPLES / "manifest.json"), _read_json(SCORES)
     verdict = _read_json(DIAGNOSIS)
     diagnosis = Diagnosis(**verdict | {"evidence": tuple(verdict["evidence"])})
-    measured = (CURVES, TRAINING_SUMMARY, TRAJECTORY, SCORES, REFERENCE_SCORES)
-    weights = TRAINED / ("generator_ema.safetensors" if samples["ema"] else "generator.safetensors")
-    generator = {weights: samples["generator_md5"]}
-    kept = {TRAINED / name: md5 for name, md5 in samples.get("kept_md5", {}).items()}
-    image_set = {SAMPLES / "images.npy": samples["images_md5"]}
-    split = params.evaluate.split
-    scored_with = dict(image_set)
-    if params.evaluate.extractor != "none":
-        scored_with[PREPARED / f"{split}.npy"] = data.splits[split].md5
-    compared_with = image_set | {PREPARED / "train.npy": data.splits["train"].md5}
-    class_table = EVALUATION_FIGURES / "classes.csv"
+    course = _columns(TRAJECTORY)
     classes = [
-        ClassShare(row["class"], float(row["share_samples"]), float(row["share_real"]))
-        for row in (_read_csv(class_table) if class_table.exists() else [])
+        ClassShare(row["class"], float(row["share_samples"]), float(row["share_real"])) for row in _read_csv(CLASSES)
     ]
 
-    def sample_figure(name: str, made_from: dict[Path, str]) -> Figure:
-        return figure(SAMPLE_FIGURES / name, SAMPLE_FIGURES / name, "dvc repro sample", made_from)
+    images: Digests = {SAMPLES / "images.npy": samples["images_md5"]}
+    drawn_by: Digests = images
+    if samples["origin"] != "given images":
+        file = Path(samples["generator"])
+        drawn_by = {TRAINED / file if samples["origin"] == "training" else file: samples["generator_md5"]}
+    kept: Digests = {TRAINED / name: md5 for name, md5 in samples.get("kept_md5", {}).items()} or drawn_by
+    real = {name: {PREPARED / f"{name}.npy": split.md5} for name, split in data.splits.items()}
+    beside = images | real[params.evaluate.split]
+    looked_up = images | real["train"]
+    scored_with = looked_up if params.evaluate.extractor == "none" else looked_up | beside
 
     with new_folder(REPORT) as folder:
-
-        def own_figure(name: str, *tables: Path) -> Figure:
-            return figure(
-                folder / name, REPORT / name, "dvc repro report", {table: file_md5(table) for table in tables}
-            )
-
-        draw_curves(folder / "curves.png", _columns(CURVES))
-        course = _columns(TRAJECTORY) if TRAJECTORY.exists() else {}
-        if course:
-            name = next(key for key in scores if key.endswith("-FD"))
-            floor = reference_scores.get(f"floor_{name}")
-            draw_distance(folder / "distance.png", course["kimg"], course["distance"], name, floor)
-        if classes:
-            draw_class_shares(
-                folder / "classes.png",
-                [row.name for row in classes],
-                np.array([row.samples for row in classes]),
-                np.array([row.real for row in classes]),
-            )
-        neighbours = EVALUATION_FIGURES / "neighbours.png"
         page = render_report(
             figures=Figures(
-                samples=sample_figure("grid.png", generator),
-                classes=own_figure("classes.png", class_table) if classes else None,
-                interpolation=sample_figure("interpolation.png", generator),
-                training=sample_figure("training.png", kept or generator),
-                distance=own_figure("distance.png", TRAJECTORY, REFERENCE_SCORES) if course else None,
-                curves=own_figure("curves.png", CURVES),
-                neighbours=figure(neighbours, neighbours, "dvc repro evaluate", compared_with),
+                samples=_figure(SAMPLE_FIGURES / "grid.png", "sample", drawn_by),
+                real=_figure(EVALUATION_FIGURES / "real.png", "evaluate", beside),
+                neighbours=_figure(EVALUATION_FIGURES / "neighbours.png", "evaluate", looked_up, NEIGHBOURS),
+                interpolation=_if_there(SAMPLE_FIGURES / "interpolation.png", drawn_by),
+                training=_if_there(SAMPLE_FIGURES / "training.png", kept),
+                filmstrip=_if_there(SAMPLE_FIGURES / "filmstrip.png", kept),
+                **_draw_charts(folder, scores, course, classes),
             ),
             diagnosis=diagnosis,
-            diagnosis_provenance=provenance(
+            diagnosis_source=Source(
                 DIAGNOSIS,
-                DIAGNOSIS,
-                "dvc repro evaluate",
-                {file: file_md5(file) for file in measured if file.exists()},
+                _provenance(
+                    DIAGNOSIS, "evaluate", _digests(CURVES, TRAINING_SUMMARY, TRAJECTORY, SCORES, REFERENCE_SCORES)
+                ),
             ),
             scores=scores,
-            reference_scores=reference_scores,
-            scores_provenance=provenance(SCORES, SCORES, "dvc repro evaluate", scored_with),
+            scores_source=Source(SCORES, _provenance(SCORES, "evaluate", scored_with)),
+            test_accuracy=_read_json(REFERENCE_SCORES).get("test_accuracy"),
             classes=classes,
-            training=_read_json(TRAINING_SUMMARY),
+            training=_read_json(TRAINING_SUMMARY) if TRAINING_SUMMARY.exists() else {},
             params=params.model_dump(),
             data=data,
             samples=samples,
-            real_images=min(data.splits["test"].count, params.reference.images) if "test" in data.splits else None,
             last_distance=float(course["distance"][-1]) if course else None,
         )
         (folder / "index.html").write_text(page, encoding="utf-8")
 
-        rows = score_rows(scores, reference_scores, classes)
         summary = f"report: {REPORT / 'index.html'}"
-        for row in [row for row in rows if row.key in HEADLINE] or rows[:1]:
+        for row in headline(score_rows(scores)):
             summary += f"  {row.label} {row.value}" + (f" (real {row.real})" if row.real else "")
-        summary += f"\nverdict: {diagnosis.verdict}. Next: {diagnosis.advice}"
+        summary += f"\nverdict: {diagnosis.verdict}" + (f". Next: {diagnosis.advice}" if diagnosis.advice else "")
         (folder / "summary.txt").write_text(summary + "\n", encoding="utf-8")
     log.info(summary)
+
+
+def _draw_charts(
+    folder: Path, scores: dict[str, Any], course: "dict[str, NDArray[np.float64]]", classes: "list[ClassShare]"
+) -> "dict[str, Figure]":
+    """Draw the charts for which there are numbers into `folder`; each by its name."""
+    import numpy as np
+
+    from gan.figures.curves import draw_class_shares, draw_curves, draw_distance, draw_precision_recall
+    from gan.figures.scores import first, is_frechet
+
+    intervals, floor = first(scores, "intervals"), first(scores, "floor")
+    charts: dict[str, tuple[Path, ...]] = {}
+    curves = _columns(CURVES)
+    if curves:
+        draw_curves(folder / "curves.svg", curves)
+        charts["curves"] = (CURVES,)
+    if course:
+        name = next(key for key in scores if is_frechet(key))
+        draw_distance(folder / "distance.svg", course["kimg"], course["distance"], name, floor.get(name))
+        charts["distance"] = (TRAJECTORY, SCORES)
+    if classes:
+        samples, real = (np.array([getattr(row, column) for row in classes]) for column in ("samples", "real"))
+        draw_class_shares(folder / "classes.svg", [row.name for row in classes], samples, real)
+        charts["classes"] = (CLASSES,)
+    if {"precision", "recall"} <= scores.keys():
+        draw_precision_recall(
+            folder / "precision_recall.svg",
+            scores["precision"],
+            scores["recall"],
+            precision_interval=intervals.get("precision"),
+            recall_interval=intervals.get("recall"),
+            floor=(floor["precision"], floor["recall"]) if {"precision", "recall"} <= floor.keys() else None,
+        )
+        charts["precision_recall"] = (SCORES,)
+    return {
+        name: _figure(folder / f"{name}.svg", "report", _digests(*tables), tables[0]) for name, tables in charts.items()
+    }
+
+
+def _figure(path: Path, stage: str, made_from: Digests, numbers: Path | None = None) -> "Figure":
+    from gan.figures.page import Figure
+
+    return Figure(path, _provenance(path, stage, made_from), numbers)
+
+
+def _if_there(path: Path, made_from: Digests) -> "Figure | None":
+    return _figure(path, "sample", made_from) if path.exists() else None
+
+
+def _provenance(path: Path, stage: str, made_from: Digests) -> "Provenance":
+    """Of a file as it will be named; the report's own still lie in its temporary folder."""
+    from gan.data.packed import file_md5
+    from gan.figures.page import Provenance
+
+    name = REPORT / path.name if stage == "report" else path
+    digests = {str(file): md5 for file, md5 in made_from.items()}
+    return Provenance(str(name), file_md5(path), f"dvc repro {stage}", digests)
+
+
+def _digests(*files: Path) -> Digests:
+    """Of those that are there."""
+    from gan.data.packed import file_md5
+
+    return {file: file_md5(file) for file in files if file.exists()}
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -143,6 +185,9 @@ def _columns(path: Path) -> "dict[str, NDArray[np.float64]]":
 
 
 def _read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a table; none if it is not there."""
+    if not path.exists():
+        return []
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
