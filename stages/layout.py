@@ -25,3 +25,9 @@ DOWNLOADS = MAIN_REPOSITORY / ".atelier/downloads"
 RECOVERY = MAIN_REPOSITORY / ".atelier/runs"
 EVENTS = MAIN_REPOSITORY / "runs"
 """TensorBoard's events, a folder a run."""
+
+
+def own_file(given: str) -> Path:
+    """Where a file of the user's own lies that a parameter names: relative to the main repository, or to their home."""
+    # Unlike Path.expanduser, os.path's leaves the name of an unknown user as it stands.
+    return MAIN_REPOSITORY / os.path.expanduser(given)  # noqa: PTH111

@@ -1,7 +1,6 @@
-"""reference: the packed images in; the feature extractor and the real images' statistics in its features out."""
+"""reference: the packed images in; the feature extractor and the real images' features and statistics out."""
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +13,17 @@ if TYPE_CHECKING:
     import torch
 
     from gan.data.packed import Manifest
+    from gan.metrics.scores import Real
+
+SPLITS = ("train", "test")
+COPY_SAMPLES = 1000
+"""Images, the first ones, that are looked up among the training images."""
 
 
 def reference(params: Params) -> None:
-    """Make the extractor and describe the real images by it; nothing to do for `evaluate.extractor: none`.
+    """Make the extractor, describe the real images by it, and score held-out ones as if they were samples.
+
+    With `evaluate.extractor: none` they are compared with the training images pixel by pixel, and that is all.
 
     `evaluate.weights` is relative to the main repository, even in the temporary copy of an experiment. DVC knows its
     name and not its content: after another file has taken its place, run `dvc repro --force reference`.
@@ -31,17 +37,18 @@ def reference(params: Params) -> None:
         _check_labelled(manifest)
     if extractor != "none":
         _check_splits(extractor, manifest)
-    facts: dict[str, Any] = {"extractor": extractor}
     with new_folder(REFERENCE) as folder:
         if extractor == "none":
-            scores = {"images": sum(split.count for split in manifest.splits.values())}
+            facts: dict[str, Any] = {"extractor": extractor}
+            scores = _compare_pixels(params, manifest)
         else:
             device = open_device(params.hardware.device, params.hardware.threads, params.hardware.deterministic)
             if extractor == "classifier":
                 _train_classifier(params, manifest, folder, device)
+                facts = {"extractor": extractor, "label": "classifier"}
             else:
-                facts["weights_sha256"] = _take_weights(params, folder)
-            scores = _describe_real_images(params, folder, device)
+                facts = _take_weights(params, folder)
+            scores = _describe_real_images(params, facts["label"], folder, device)
         (folder / "extractor.json").write_text(json.dumps(facts) + "\n")
     write_metrics(REFERENCE_SCORES, scores)
 
@@ -50,18 +57,21 @@ def _check_labelled(manifest: "Manifest") -> None:
     if manifest.classes is None or len(manifest.classes) < 2:
         found = "unlabelled" if manifest.classes is None else "all of one class"
         raise InputError(
-            f"evaluate.extractor: classifier, but the images are {found}; set evaluate.extractor to squeezenet1_1 or "
-            "none, or put the images in one folder a class"
+            f"evaluate.extractor: classifier, but the images are {found}; set evaluate.extractor to inception_v3, "
+            "squeezenet1_1 or none, or put the images in one folder a class"
         )
 
 
 def _check_splits(extractor: str, manifest: "Manifest") -> None:
-    for name in ("train", "test"):
+    from gan.metrics.scores import NEIGHBOURS
+
+    for name in SPLITS:
         count = manifest.splits[name].count if name in manifest.splits else 0
-        if count < 2:
+        if count <= NEIGHBOURS:
             raise InputError(
-                f"evaluate.extractor: {extractor}, but the {name} split has {count} images and it takes at least 2; "
-                "change data.validation_fraction or data.test_fraction, or set evaluate.extractor=none"
+                f"evaluate.extractor: {extractor}, but the {name} split has {count} images and it takes at least "
+                f"{NEIGHBOURS + 1}; change data.validation_fraction or data.test_fraction, or set "
+                "evaluate.extractor=none"
             )
 
 
@@ -87,48 +97,96 @@ def _train_classifier(params: Params, manifest: "Manifest", folder: Path, device
     save_classifier(folder / weights_name("classifier"), classifier)
 
 
-def _take_weights(params: Params, folder: Path) -> str:
-    """Write SqueezeNet's weights into `folder`; return the SHA-256 of the file that they come from."""
+def _take_weights(params: Params, folder: Path) -> dict[str, Any]:
+    """Write the extractor's weights into `folder`; return what is known of the file that they come from."""
     from gan.metrics.extractors import weights_name
-    from gan.metrics.pretrained import file_sha256, find_weights
+    from gan.metrics.inception_v3 import read_inception_weights, save_inception_weights
+    from gan.metrics.pretrained import file_sha256, find_weights, weights_label
     from gan.metrics.squeezenet import read_weights, save_weights
 
-    given = params.evaluate.weights
-    # Unlike Path.expanduser, os.path's leaves the name of an unknown user as it stands.
-    path = None if given is None else MAIN_REPOSITORY / os.path.expanduser(given)  # noqa: PTH111
-    file = find_weights(path, DOWNLOADS)
-    save_weights(folder / weights_name("squeezenet1_1"), read_weights(file))
-    return file_sha256(file)
+    extractor = params.evaluate.extractor
+    file = find_weights(extractor, params.evaluate.weights, MAIN_REPOSITORY, DOWNLOADS)
+    path = folder / weights_name(extractor)
+    kind = None
+    if extractor == "squeezenet1_1":
+        save_weights(path, read_weights(file))
+    else:
+        kind, weights = read_inception_weights(file)
+        save_inception_weights(path, kind, weights)
+    sha256 = file_sha256(file)
+    return {
+        "extractor": extractor,
+        "label": weights_label(extractor, kind, sha256),
+        "weights": file.name,
+        "weights_sha256": sha256,
+    }
 
 
-def _describe_real_images(params: Params, folder: Path, device: "torch.device") -> dict[str, Any]:
-    """Write each split's mean, covariance and count of features; return what real images reach.
+def _describe_real_images(params: Params, label: str, folder: Path, device: "torch.device") -> dict[str, Any]:
+    """Write each split's features and their statistics; return what real images reach in the samples' place.
 
     Of a split with more than `reference.images`, the first ones are taken.
     """
     import numpy as np
 
     from gan import metrics
+    from gan.data.batches import packed_batches
     from gan.data.packed import read_images, read_labels
-    from gan.metrics.extractors import SHORT_NAMES, describe, load_extractor
+    from gan.metrics.extractors import describe, load_extractor
+    from gan.metrics.scores import describe_real, write_real
 
     extractor = load_extractor(params.evaluate.extractor, folder, device)
-    statistics = {}
-    for split in ("train", "test"):
+    real: dict[str, Real] = {}
+    probabilities = {}
+    for split in SPLITS:
         images = read_images(PREPARED, split)[: params.reference.images]
-        features, probabilities = describe(extractor, images, f"features of {split}")
-        mean, cov = statistics[split] = metrics.feature_statistics(features)
-        if not np.trace(cov) > 0:
+        batches = packed_batches(images, extractor.batch, device)
+        features, probabilities[split] = describe(extractor, batches, len(images), f"features of {split}")
+        real[split] = describe_real(features)
+        if not np.trace(real[split].cov) > 0:
             raise InputError(f"the images of the {split} split are all the same; there is nothing to compare with")
-        np.savez(folder / f"{split}_statistics.npz", mean=mean, cov=cov, count=len(features))
-    scores = {}
-    if probabilities is not None:  # of the test split, which comes last
-        labels = read_labels(PREPARED, "test")[: len(probabilities)]
-        score, _ = metrics.inception_score(probabilities, splits=1)
-        scores["test_accuracy"] = metrics.significant(metrics.accuracy(probabilities, labels))
-        scores["real_inception_score"] = metrics.significant(score)
-    floor = metrics.frechet_distance(*statistics["train"], *statistics["test"])
-    return scores | {f"floor_{SHORT_NAMES[params.evaluate.extractor]}-FD": metrics.significant(floor)}
+        write_real(folder, split, real[split])
+
+    scores: dict[str, Any] = {}
+    classes = probabilities["test"]
+    if classes is not None and params.evaluate.extractor == "classifier":
+        labels = read_labels(PREPARED, "test")[: len(classes)]
+        scores["test_accuracy"] = metrics.significant(metrics.accuracy(classes, labels))
+    near = metrics.near_copies(real["test"].features[:COPY_SAMPLES], real["train"].features)
+    copied = {"near_copies": near.copies.mean(), "neighbour_distance": near.distances.mean()}
+    floors = {}
+    for against, split in zip(SPLITS, reversed(SPLITS), strict=True):
+        found = metrics.score(
+            real[split].features, probabilities[split], real[against], label=label, splits=1, seed=params.seed
+        )
+        floors[against] = found.values | copied
+        if len(real[split].features) < len(real[against].features):
+            del floors[against]["coverage"]  # a few images cannot reach every neighbourhood, real as they may be
+    return scores | {"floors": [_rounded(floors)]}
+
+
+def _compare_pixels(params: Params, manifest: "Manifest") -> dict[str, Any]:
+    """How near held-out images come to the training images, pixel by pixel, where there are any of both."""
+    from gan import metrics
+    from gan.data.packed import read_images
+
+    if any(name not in manifest.splits or manifest.splits[name].count < 2 for name in SPLITS):
+        return {"floors": [{split: {} for split in SPLITS}]}
+    training = read_images(PREPARED, "train")[: params.reference.images]
+    held_out = read_images(PREPARED, "test")[: params.reference.images][:COPY_SAMPLES]
+    near = metrics.near_copies(held_out, training)
+    copied = {"near_copies": near.copies.mean(), "neighbour_distance": near.distances.mean()}
+    return {"floors": [_rounded(dict.fromkeys(SPLITS, copied))]}
+
+
+def _rounded(floors: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
+    from gan import metrics
+
+    left_out = "inception_score_std"  # of one part
+    return {
+        split: {name: metrics.significant(value) for name, value in scores.items() if name != left_out}
+        for split, scores in floors.items()
+    }
 
 
 if __name__ == "__main__":

@@ -19,8 +19,18 @@ if TYPE_CHECKING:
     from gan.training.loop import Row
 
 
-def train(params: Params) -> Callable[[], None]:
-    """Train both networks and write the generators, the curves, and where the curves ended."""
+def train(params: Params) -> Callable[[], None] | None:
+    """Train both networks and write the generators, the curves, and where the curves ended.
+
+    Where what is to be scored comes from elsewhere, train nothing, and say so in the generators' place.
+    """
+    if params.sample.generator is not None or params.evaluate.samples is not None:
+        with new_folder(TRAINED) as folder:
+            (folder / "not_trained.txt").write_text("sample.generator or evaluate.samples is scored instead\n")
+        write_curves([])
+        write_metrics(TRAINING_SUMMARY, {})
+        return None
+
     import torch
 
     from gan.data.packed import read_images, read_manifest

@@ -3,12 +3,15 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.project import Project, make_project, stages_run
 
@@ -47,6 +50,38 @@ def test_a_changed_parameter_re_runs_what_depends_on_it_and_the_run_cache_brings
     assert project.repro() == ["check"]  # and the rest from the run-cache
     assert project.contents("results") == before
     assert project.run("git", "status", "--porcelain") == ""
+
+
+def test_a_generator_and_images_from_elsewhere_are_scored_alone(project: Project) -> None:
+    before = project.contents("results")
+    (project.path / "mine").mkdir()
+    shutil.copy(project.path / "data/train/generator_ema.safetensors", project.path / "mine/generator")
+    for index, image in enumerate(np.load(project.path / "data/samples/images.npy")):
+        Image.fromarray(image[:, :, 0]).save(project.path / f"mine/{index:03}.png")
+    scored = json.loads(before["results/scores.json"])
+    for given in ({"sample.generator": "mine/generator"}, {"evaluate.samples": "mine"}):
+        project.set({"sample.generator": None, "evaluate.samples": None} | given)
+        project.repro()
+        scores = json.loads((project.path / "results/scores.json").read_text())
+        assert scores["verdict"] == "not trained here"
+        # The same images have the same scores, wherever they come from.
+        assert {name: scores[name] for name in ("classifier-FD", "precision")} == {
+            name: scored[name] for name in ("classifier-FD", "precision")
+        }
+        assert scores["intervals"] == scored["intervals"]
+        assert "not trained here" in (project.path / "results/report/summary.txt").read_text()
+        project.run("dvc", "plots", "show")
+    project.run("git", "restore", "params.yaml")
+    assert project.repro() == ["check"]
+    assert project.contents("results") == before
+
+
+def test_curves_show_offline(project: Project) -> None:
+    project.run("dvc", "plots", "show")
+    page = (project.path / "dvc_plots/index.html").read_text()
+    pictures = re.findall(r'src="(static/[^"]+)"', page)
+    assert any("curves.svg" in name for name in pictures)
+    assert all((project.path / "dvc_plots" / name).exists() for name in pictures)
 
 
 def test_a_changed_score_trains_no_gan_and_samples_nothing_again(project: Project) -> None:

@@ -1,7 +1,7 @@
 """A small set of prepared images, generators as training leaves them, and parameters to match."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -63,10 +63,11 @@ def write_trained(steps: Sequence[int] = (10, 20)) -> None:
     TRAINING_SUMMARY.write_text(json.dumps(summary))
 
 
-def small_params(**evaluate: Any) -> Params:
-    """The project's parameters with a short training; `evaluate` overrides keys of that section."""
+def small_params(sample: Mapping[str, Any] | None = None, **evaluate: Any) -> Params:
+    """The project's parameters with a short training; `sample` and `evaluate` override keys of those sections."""
     document = load_params(ROOT / "params.yaml").model_dump()
     document["reference"] = {"images": 1000, "epochs": 3, "batch_size": 8, "lr": 0.002}
     document["evaluate"] |= {"trajectory": 20} | evaluate
+    document["sample"] |= {"count": 64} | dict(sample or {})
     document["hardware"] |= {"device": "cpu", "threads": 1}
     return check_params(document)

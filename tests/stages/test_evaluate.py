@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from gan.data.packed import file_md5, read_images
 from gan.errors import InputError
-from gan.metrics import feature_statistics, frechet_distance, inception_score, nearest
+from gan.metrics import feature_statistics, frechet_distance, inception_score
 from stages.evaluate import evaluate
 from stages.layout import (
     CURVES,
@@ -33,10 +34,11 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def write_samples(images: np.ndarray, ema: bool = True) -> None:
+def write_samples(images: np.ndarray, ema: bool = True, origin: str = "training") -> None:
     SAMPLES.mkdir(parents=True, exist_ok=True)
     np.save(SAMPLES / "images.npy", images)
-    manifest = {"count": len(images), "seed": 7, "ema": ema, "generator_md5": "a" * 32}
+    generator = "generator_ema.safetensors" if ema else "generator.safetensors"
+    manifest = {"origin": origin, "count": len(images), "seed": 7, "ema": ema, "generator": generator}
     (SAMPLES / "manifest.json").write_text(json.dumps(manifest))
 
 
@@ -46,52 +48,75 @@ def trajectory() -> list[dict[str, float]]:
 
 
 def scores_of(images: np.ndarray, ema: bool = True, **parameters: Any) -> dict[str, Any]:
+    """What the stage writes, the details among the rest."""
     write_samples(images, ema)
     if not TRAINED.exists():
         write_trained()
     evaluate(small_params(**parameters))
     scores: dict[str, Any] = json.loads(SCORES.read_text())
-    return scores
+    details: dict[str, Any] = scores.pop("details")[0]
+    return scores | details
 
 
 def test_scores_with_their_protocol() -> None:
     write_prepared(train=90, test=40)
     reference(small_params())
-    scores = scores_of(marked_squares(64, 9)[0], splits=2)
-    assert list(scores) == [
-        "verdict",
-        "inception_score",
+    write_samples(marked_squares(64, 9)[0])
+    write_trained()
+    evaluate(small_params(splits=2))
+    scores = json.loads(SCORES.read_text())
+    numbers = ["inception_score", "classifier-FD", "classifier-KD", "precision", "recall", "near_copies"]
+    lists = ["details", "intervals", "floor", "warnings", "class_shares", "protocol"]
+    assert list(scores) == ["verdict", *numbers, *lists]
+    assert all(isinstance(scores[name], float) for name in numbers)
+    (details,), (intervals,), (floor,), (protocol,) = (scores[n] for n in ("details", "intervals", "floor", "protocol"))
+    assert list(details) == [
         "inception_score_std",
-        "classifier-FD",
+        "classifier-KD_std",
+        "density",
+        "coverage",
         "feature_diversity",
+        "neighbour_distance",
         "rarest_class",
         "class_divergence",
         "best_kimg",
         "best_distance",
-        "neighbour_distance",
-        "class_shares",
-        "protocol",
+        "best_generator",
     ]
-    assert all(isinstance(value, list | float) for name, value in scores.items() if name != "verdict")
+    # 64 samples in 128 features leave the Fréchet distance without an interval, and with a warning.
+    assert list(intervals) == ["inception_score", "classifier-KD", "precision", "recall", "density", "coverage"]
+    assert all(low <= (scores | details)[name] <= high for name, (low, high) in intervals.items())
+    assert floor == json.loads(REFERENCE_SCORES.read_text())["floors"][0]["train"]
+    assert [warning.partition(":")[0] for warning in scores["warnings"]] == [
+        "classifier-FD is measured on 64 samples in 128 features",
+        "classifier-FD is measured on 90 real images in 128 features",
+    ]
     assert sum(scores["class_shares"]) == pytest.approx(1, abs=1e-5)
-    assert scores["rarest_class"] == min(scores["class_shares"])
-    (protocol,) = scores["protocol"]
-    versions = protocol.pop("versions")
-    assert sorted(versions) == ["numpy", "scipy", "torch", "torchvision"]
+    assert details["rarest_class"] == min(scores["class_shares"])
+    assert sorted(protocol.pop("versions")) == ["numpy", "scipy", "torch", "torchvision"]
     assert protocol == {
         "extractor": "classifier",
+        "weights": "trained on the train split",
         "weights_md5": file_md5(REFERENCE / "classifier.safetensors"),
-        "real_split": "train",
         "real_images": 90,
-        "generated_images": 64,
+        "floor_images": 40,
         "trajectory_images": 20,
+        "inception_score_splits": 2,
+        "kernel_subsets": 100,
+        "kernel_subset_size": 64,
+        "neighbours_k": 5,
+        "manifold_images": [64, 90],
+        "interval": 0.95,
+        "resamples": 1000,
+        "generated_images": 64,
+        "copy_samples": 64,
+        "training_images": 90,
+        "real_split": "train",
+        "data_md5": file_md5(PREPARED / "train.npy"),
         "image_size": 32,
+        "channels": 1,
         "crop": None,
         "resize": "bicubic",
-        "inception_score_splits": 2,
-        "neighbour_samples": 10,
-        "neighbour_split": "train",
-        "neighbour_images": 90,
         "seed": 7,
     }
 
@@ -102,7 +127,10 @@ def test_scores_tell_good_samples_from_bad() -> None:
     copies = np.array(read_images(PREPARED, "train")[:64])
     good = scores_of(copies)
     collapsed = scores_of(np.repeat(copies[:1], 64, axis=0))
-    assert good["neighbour_distance"] == collapsed["neighbour_distance"] == 0
+    assert good["neighbour_distance"] == pytest.approx(0, abs=1e-3)
+    assert good["near_copies"] == collapsed["near_copies"] == 1
+    assert good["precision"] == good["recall"] == 1  # of a part of the real images themselves
+    assert collapsed["recall"] < 0.2
     assert good["inception_score"] > 1.5
     assert collapsed["inception_score"] == pytest.approx(1, abs=1e-5)
     assert good["classifier-FD"] < collapsed["classifier-FD"] / 5
@@ -119,30 +147,42 @@ def test_scores_tell_good_samples_from_bad() -> None:
 
 def test_figures() -> None:
     write_prepared(train=90, test=40)
-    reference(small_params())
+    reference(small_params(extractor="none"))
     samples = marked_squares(64, 9)[0]
-    scores = scores_of(samples)
+    training = read_images(PREPARED, "train")
+    samples[3] = training[17]
+    scores = scores_of(samples, extractor="none")
     assert sorted(file.name for file in EVALUATION_FIGURES.iterdir()) == [
-        "classes.csv",
         "diagnosis.json",
+        "neighbours.csv",
         "neighbours.png",
-        "trajectory.csv",
+        "real.png",
     ]
+    with (EVALUATION_FIGURES / "neighbours.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 64
+    assert rows[3] == {"sample": "3", "training_image": "17", "distance": "0.0", "near_copy": "1"}
+    assert scores["near_copies"] == pytest.approx(1 / 64, rel=1e-5)
+    pixels = training.reshape(90, -1).astype(float)
+    nearest = [np.linalg.norm(pixels - sample.reshape(-1), axis=1).argmin() for sample in samples]
+    assert [int(row["training_image"]) for row in rows] == nearest
 
+    picture = np.asarray(Image.open(EVALUATION_FIGURES / "neighbours.png"))
+    # The first samples above their neighbours, and the sample that is a copy first in the third row.
+    for row, image in enumerate((samples[0], training[nearest[0]], samples[3], samples[3])):
+        top, left = 2 * (2 + 34 * row), 2 * 2
+        assert (picture[top : top + 64 : 2, left : left + 64 : 2] == image[:, :, 0]).all()
+
+
+def test_classes_are_a_table() -> None:
+    write_prepared(train=90, test=40)
+    reference(small_params())
+    scores = scores_of(marked_squares(64, 9)[0])
     with (EVALUATION_FIGURES / "classes.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["class"] for row in rows] == CLASSES
     assert [float(row["share_samples"]) for row in rows] == scores["class_shares"]
     assert sum(float(row["share_real"]) for row in rows) == pytest.approx(1, abs=1e-5)
-
-    picture = np.asarray(Image.open(EVALUATION_FIGURES / "neighbours.png"))
-    training = read_images(PREPARED, "train")
-    indices, distances = nearest(samples[:10], training)
-    assert scores["neighbour_distance"] == pytest.approx(distances.mean(), rel=1e-5)
-    for image in (samples[0], training[indices[0]]):
-        enlarged = image[:, :, 0].repeat(2, axis=0).repeat(2, axis=1)
-        windows = np.lib.stride_tricks.sliding_window_view(picture[:, :80], enlarged.shape)
-        assert (windows == enlarged).all(axis=(2, 3)).any()
 
 
 def test_same_inputs_same_bytes() -> None:
@@ -159,10 +199,33 @@ def test_without_an_extractor_looks_for_copies_only() -> None:
     write_prepared(None, train=20)
     reference(small_params(extractor="none"))
     scores = scores_of(marked_squares(64, 9)[0], extractor="none")
-    assert list(scores) == ["verdict", "neighbour_distance", "protocol"]
-    (protocol,) = scores["protocol"]
-    assert (protocol["weights_md5"], protocol["real_images"], protocol["trajectory_images"]) == (None, None, 0)
-    assert sorted(file.name for file in EVALUATION_FIGURES.iterdir()) == ["diagnosis.json", "neighbours.png"]
+    assert set(scores) - {"near_copies", "neighbour_distance"} == {
+        "verdict", "intervals", "floor", "warnings", "class_shares", "protocol",
+    }  # fmt: skip
+    assert scores["near_copies"] == 0
+    assert not {"weights_md5", "real_images", "trajectory_images"} & set(scores["protocol"][0])
+
+
+@pytest.mark.parametrize("origin", ["given generator", "given images"])
+def test_what_comes_from_elsewhere_has_scores_and_no_verdict_on_training(origin: str) -> None:
+    write_prepared(train=90, test=40)
+    reference(small_params())
+    write_samples(marked_squares(64, 9)[0], origin=origin)
+    TRAINED.mkdir(parents=True)
+    CURVES.write_text("\n")
+    TRAINING_SUMMARY.write_text("{}")
+    evaluate(small_params())
+    scores = json.loads(SCORES.read_text())
+    assert scores["verdict"] == "not trained here"
+    assert scores["classifier-FD"] > 0
+    assert not (EVALUATION_FIGURES / "trajectory.csv").exists()
+
+
+def test_fewer_samples_than_parts_are_refused() -> None:
+    write_prepared(train=90, test=40)
+    reference(small_params())
+    with pytest.raises(InputError, match=r"evaluate\.splits: 10 parts of 9 samples; use fewer parts"):
+        scores_of(marked_squares(9, 9)[0])
 
 
 def test_a_class_that_the_real_split_lacks_is_named() -> None:
@@ -186,8 +249,8 @@ def test_the_score_of_the_samples_is_the_inception_score_of_their_probabilities(
     samples = marked_squares(64, 9)[0]
     scores = scores_of(samples, splits=4)
     classifier = load_classifier(REFERENCE / "classifier.safetensors", open_device("cpu", 1, True))
-    _, probabilities = classifier.features_and_probabilities(samples)
-    expected = inception_score(probabilities, 4)
+    _, probabilities = classifier.describe(torch.from_numpy(samples).permute(0, 3, 1, 2))
+    expected = inception_score(probabilities.numpy(), 4)
     assert (scores["inception_score"], scores["inception_score_std"]) == pytest.approx(expected, rel=1e-5)
 
 
@@ -198,15 +261,9 @@ def test_scores_of_unlabelled_images_by_squeezenet() -> None:
     reference(small_params(**parameters))
     training = np.array(read_images(PREPARED, "train"))
     scores = scores_of(training, **parameters)
-    assert list(scores) == [
-        "verdict",
-        "squeezenet-FD",
-        "feature_diversity",
-        "best_kimg",
-        "best_distance",
-        "neighbour_distance",
-        "protocol",
-    ]
+    assert {"squeezenet-FD", "squeezenet-KD", "precision", "best_kimg"} < set(scores)
+    assert not {"inception_score", "rarest_class"} & set(scores)
+    assert scores["class_shares"] == []
     assert scores["squeezenet-FD"] == pytest.approx(0, abs=1e-6)
     assert scores["feature_diversity"] == pytest.approx(1, abs=1e-5)
     (protocol,) = scores["protocol"]
@@ -243,8 +300,8 @@ def test_the_course_of_training_is_that_of_the_kept_generators(ema: bool) -> Non
         name = "generator_ema" if ema else "generator"
         generator, _ = load_generator(TRAINED / f"kept/{step:08}/{name}.safetensors", device)
         (images,) = generate(generator, latents, 150, device)
-        features, _ = classifier.features_and_probabilities(images)
-        expected = frechet_distance(*feature_statistics(features), *real)
+        features, _ = classifier.describe(images)
+        expected = frechet_distance(*feature_statistics(features.numpy()), *real)
         assert row["distance"] == pytest.approx(expected, rel=1e-4)
     best = min(course, key=lambda row: row["distance"])
     assert (scores["best_kimg"], scores["best_distance"]) == (best["kimg"], best["distance"])
@@ -290,7 +347,7 @@ def test_the_verdict_is_the_diagnosis_of_the_runs_numbers() -> None:
             initial_grad_norm_g_first=summary["grad_norm_g_first_initial"],
             trajectory=[(row["kimg"], row["distance"]) for row in trajectory()],
             distance=scores["classifier-FD"],
-            floor=json.loads(REFERENCE_SCORES.read_text())["floor_classifier-FD"],
+            floor=json.loads(REFERENCE_SCORES.read_text())["floors"][0]["train"]["classifier-FD"],
             diversity=scores["feature_diversity"],
             real_variance=real_variance,
         )

@@ -9,7 +9,8 @@ import torch
 
 from gan.data.packed import read_images
 from gan.errors import InputError
-from gan.metrics import feature_statistics, frechet_distance
+from gan.metrics import frechet_distance
+from gan.metrics.scores import read_real
 from gan.metrics.squeezenet import SqueezeNet, read_weights
 from stages.layout import PREPARED, REFERENCE, REFERENCE_SCORES
 from stages.reference import reference
@@ -32,18 +33,32 @@ def test_describes_the_real_images() -> None:
     assert sorted(file.name for file in REFERENCE.iterdir()) == [
         "classifier.safetensors",
         "extractor.json",
+        "test_features.npy",
         "test_statistics.npz",
+        "train_features.npy",
         "train_statistics.npz",
     ]
-    statistics = {name: np.load(REFERENCE / f"{name}_statistics.npz") for name in ("train", "test")}
-    assert [int(statistics[name]["count"]) for name in ("train", "test")] == [90, 40]
+    train, test = (read_real(REFERENCE, split) for split in ("train", "test"))
+    assert (train.features.shape, test.features.shape) == ((90, 128), (40, 128))
+    np.testing.assert_allclose(train.mean, train.features.mean(axis=0, dtype=np.float64), rtol=1e-6)
     scores = json.loads(REFERENCE_SCORES.read_text())
-    assert list(scores) == ["test_accuracy", "real_inception_score", "floor_classifier-FD"]
+    assert list(scores) == ["test_accuracy", "floors"]
     assert scores["test_accuracy"] > 0.9
-    assert 1.5 < scores["real_inception_score"] <= 3
-    train, test = statistics["train"], statistics["test"]
-    floor = frechet_distance(train["mean"], train["cov"], test["mean"], test["cov"])
-    assert scores["floor_classifier-FD"] == pytest.approx(floor, rel=1e-5)
+    (floors,) = scores["floors"]
+    assert list(floors) == ["train", "test"]
+    names = {"inception_score", "classifier-FD", "classifier-KD", "classifier-KD_std", "feature_diversity"}
+    names |= {"precision", "recall", "density", "near_copies", "neighbour_distance"}
+    distance = frechet_distance(train.mean, train.cov, test.mean, test.cov)
+    # 40 images cannot reach the neighbourhoods of 90, real as they are.
+    assert set(floors["train"]) == names
+    assert set(floors["test"]) == names | {"coverage"}
+    for floor in floors.values():
+        assert 1.5 < floor["inception_score"] <= 3
+        assert floor["classifier-FD"] == pytest.approx(distance, rel=1e-5)
+        assert floor["near_copies"] == 0
+    # What lies in one's neighbourhoods is the other way round in the other's.
+    assert floors["train"]["precision"] == floors["test"]["recall"]
+    assert floors["train"]["feature_diversity"] == pytest.approx(1 / floors["test"]["feature_diversity"], rel=1e-4)
 
 
 def test_twice_gives_the_same_bytes() -> None:
@@ -56,12 +71,23 @@ def test_twice_gives_the_same_bytes() -> None:
     assert REFERENCE_SCORES.read_bytes() == scores
 
 
-def test_without_an_extractor_only_says_so() -> None:
+def test_without_an_extractor_compares_pixels() -> None:
     write_prepared(None, train=20, test=5)
+    images = np.load("data/prepared/test.npy")
+    images[0] = np.load("data/prepared/train.npy")[11]
+    np.save("data/prepared/test.npy", images)
     reference(small_params(extractor="none"))
     assert [file.name for file in REFERENCE.iterdir()] == ["extractor.json"]
     assert json.loads((REFERENCE / "extractor.json").read_text()) == {"extractor": "none"}
-    assert json.loads(REFERENCE_SCORES.read_text()) == {"images": 25}
+    (floors,) = json.loads(REFERENCE_SCORES.read_text())["floors"]
+    assert floors["train"] == floors["test"]
+    assert floors["train"]["near_copies"] == 0.2
+
+
+def test_without_an_extractor_and_a_test_split_there_is_no_floor() -> None:
+    write_prepared(None, train=20)
+    reference(small_params(extractor="none"))
+    assert json.loads(REFERENCE_SCORES.read_text()) == {"floors": [{"train": {}, "test": {}}]}
 
 
 @pytest.mark.parametrize(("classes", "found"), [(None, "unlabelled"), (["all"], "all of one class")])
@@ -70,7 +96,7 @@ def test_images_without_classes_are_refused(classes: list[str] | None, found: st
     path = Path("data/prepared/manifest.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | {"classes": classes}))
     with pytest.raises(
-        InputError, match=f"images are {found}; set evaluate.extractor to squeezenet1_1 or none, or put"
+        InputError, match=f"images are {found}; set evaluate.extractor to inception_v3, squeezenet1_1 or none, or put"
     ) as caught:
         reference(small_params())
     assert "\n" not in str(caught.value)
@@ -84,8 +110,8 @@ def test_a_missing_test_split_is_refused() -> None:
 
 
 def test_a_set_without_spread_is_refused() -> None:
-    write_prepared(train=20, test=5)
-    np.save("data/prepared/test.npy", np.full((5, 32, 32, 1), 7, np.uint8))
+    write_prepared(train=20, test=6)
+    np.save("data/prepared/test.npy", np.full((6, 32, 32, 1), 7, np.uint8))
     with pytest.raises(InputError, match="the images of the test split are all the same"):
         reference(small_params())
 
@@ -94,8 +120,7 @@ def test_describes_no_more_images_than_asked() -> None:
     write_prepared(train=60, test=40)
     params = small_params()
     reference(params.model_copy(update={"reference": params.reference.model_copy(update={"images": 50})}))
-    with np.load(REFERENCE / "train_statistics.npz") as train, np.load(REFERENCE / "test_statistics.npz") as test:
-        assert (int(train["count"]), int(test["count"])) == (50, 40)
+    assert [len(read_real(REFERENCE, split).features) for split in ("train", "test")] == [50, 40]
     assert 0 <= json.loads(REFERENCE_SCORES.read_text())["test_accuracy"] <= 1
 
 
@@ -103,27 +128,24 @@ def test_describes_unlabelled_images_by_squeezenet() -> None:
     write_prepared(None, train=20, test=10)
     write_random_weights(Path("mine.pth"))
     reference(small_params(extractor="squeezenet1_1", weights="mine.pth"))
-    assert contents(REFERENCE).keys() == {
-        "extractor.json",
-        "squeezenet1_1.safetensors",
-        "test_statistics.npz",
-        "train_statistics.npz",
-    }
     assert json.loads((REFERENCE / "extractor.json").read_text()) == {
         "extractor": "squeezenet1_1",
+        "label": "squeezenet",
+        "weights": "mine.pth",
         "weights_sha256": hashlib.sha256(Path("mine.pth").read_bytes()).hexdigest(),
     }
     network = SqueezeNet(read_weights(Path("mine.pth")), torch.device("cpu"))
     statistics: list[np.ndarray] = []
     for split in ("train", "test"):
-        expected = feature_statistics(network.features(read_images(PREPARED, split)))
-        with np.load(REFERENCE / f"{split}_statistics.npz") as found:
-            np.testing.assert_allclose(found["mean"], expected[0], rtol=1e-4, atol=1e-6)
-            np.testing.assert_allclose(found["cov"], expected[1], rtol=1e-3, atol=1e-6)
-        statistics += expected
-    assert json.loads(REFERENCE_SCORES.read_text()) == {
-        "floor_squeezenet-FD": pytest.approx(frechet_distance(*statistics), rel=1e-3)
-    }
+        features, _ = network.describe(torch.from_numpy(np.array(read_images(PREPARED, split))).permute(0, 3, 1, 2))
+        found = read_real(REFERENCE, split)
+        np.testing.assert_allclose(found.features, features.numpy(), rtol=1e-4, atol=1e-6)
+        statistics += [found.mean, found.cov]
+    scores = json.loads(REFERENCE_SCORES.read_text())
+    assert list(scores) == ["floors"]
+    floor = scores["floors"][0]["train"]
+    assert floor["squeezenet-FD"] == pytest.approx(frechet_distance(*statistics), rel=1e-3)
+    assert "inception_score" not in floor
 
     first = contents(REFERENCE)
     reference(small_params(extractor="squeezenet1_1", weights="mine.pth"))
@@ -131,7 +153,7 @@ def test_describes_unlabelled_images_by_squeezenet() -> None:
 
 
 def test_weights_are_looked_for_in_the_main_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_prepared(None, train=4, test=2)
+    write_prepared(None, train=8, test=6)
     (tmp_path / "main").mkdir()
     write_random_weights(tmp_path / "main/mine.pth")
     monkeypatch.setattr("stages.reference.MAIN_REPOSITORY", tmp_path / "main")
@@ -141,7 +163,7 @@ def test_weights_are_looked_for_in_the_main_repository(tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize(("weights", "message"), [("nowhere.pth", "no such file"), ("a.pth", "cut short, damaged, or")])
 def test_bad_weights_are_one_line_and_leave_what_was_there(weights: str, message: str) -> None:
-    write_prepared(None, train=4, test=2)
+    write_prepared(None, train=8, test=6)
     Path("a.pth").write_text("no weights")
     REFERENCE.mkdir()
     (REFERENCE / "before").touch()
@@ -153,5 +175,7 @@ def test_bad_weights_are_one_line_and_leave_what_was_there(weights: str, message
 
 def test_squeezenet_needs_a_test_split_for_its_floor() -> None:
     write_prepared(None, train=20)
-    with pytest.raises(InputError, match=r"evaluate\.extractor: squeezenet1_1, but the test split has 0 images"):
+    with pytest.raises(
+        InputError, match=r"evaluate\.extractor: squeezenet1_1, but the test split has 0 images and it takes at least 6"
+    ):
         reference(small_params(extractor="squeezenet1_1"))
