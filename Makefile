@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 unexport PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test test-slow experiment prefect prefect-stop verify doctor constraints
+.PHONY: help setup repro test test-slow experiment compare prefect prefect-stop verify doctor constraints
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -29,6 +29,9 @@ test-slow: $(READY)  ## the tests that take minutes
 
 experiment: $(READY)  ## run one experiment of experiments.yaml: make experiment NAME=mnist-dcgan [SET="train.epochs=20 …"]
 	@python -m flows.experiment "$(NAME)" $(SET)
+
+compare: $(READY)  ## put finished experiments side by side on one page: make compare NAMES="mnist-quick mnist-vanilla-quick"
+	@python -m flows.comparison $(NAMES)
 
 prefect: $(READY)  ## bring up Prefect on this machine: server, workers, deployments; as often as you like
 	@python -m flows.setup

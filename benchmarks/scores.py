@@ -120,12 +120,9 @@ CONTESTANTS: dict[str, Callable[[Path], float]] = {
 
 def write_inputs(folder: Path, count: int) -> None:
     """Two folders of `count` smooth random images, and random weights in the format of the published ones."""
-    import torch
-    from torchvision.models import inception_v3
+    from tests.gan.metrics.inception_weights import write_random_inception
 
-    torch.manual_seed(0)
-    network = inception_v3(weights=None, num_classes=1008, aux_logits=False, init_weights=True)
-    torch.save(network.state_dict(), folder / PUBLISHED_NAME)
+    write_random_inception(folder / PUBLISHED_NAME, "fid")
     checkpoints = folder / "torch/hub/checkpoints"
     checkpoints.mkdir(parents=True)
     (checkpoints / PUBLISHED_NAME).symlink_to(folder / PUBLISHED_NAME)

@@ -29,45 +29,60 @@ def publish_run(home: Path, folder: Path, name: str, commit: str) -> None:
     """The artifacts of the experiment `name`, whose results lie in `folder`/results; its report is copied to `home`."""
     results = folder / "results"
     scores = json.loads((results / "scores.json").read_text())
-    reference = json.loads((results / "reference.json").read_text())
     diagnosis = json.loads((results / "evaluation/diagnosis.json").read_text())
-    link = publish_report(home, results / "report", name, commit)
+    report = publish_page(home, results / "report", f"{name}-{commit[:7]}", f"Report of {name}", key(name, "report"))
     evidence = "\n".join(f"- {line}" for line in diagnosis["evidence"])
+    warnings = "".join(f"**{line}**\n\n" for line in scores.get("warnings", []))
     create_markdown_artifact(
         key=key(name, "verdict"),
         description=f"{name}: {scores['verdict']}",
         markdown=(
             f"# {name}: {scores['verdict']}\n\n{picture(results / 'samples/grid.png', 'samples')}\n\n"
-            f"{diagnosis['explanation']}\n\n{evidence}\n\n**Next:** {diagnosis['advice']}\n\n"
-            f"{link}\n\nRan commit `{commit}`. In the checkout:\n\n"
+            f"{warnings}{diagnosis['explanation']}\n\n{evidence}\n\n**Next:** {diagnosis['advice']}\n\n"
+            f"{report}, with every figure beside what made it.\n\nRan commit `{commit}`. In the checkout:\n\n"
             f"```sh\ndvc exp show --all-commits\ndvc exp apply {name}\n```\n"
         ),
     )
-    create_table_artifact(key=key(name, "scores"), description=f"Scores of {name}", table=score_rows(scores, reference))
+    create_table_artifact(key=key(name, "scores"), description=f"Scores of {name}", table=score_rows(scores))
 
 
-def publish_report(home: Path, report: Path, name: str, commit: str) -> str:
-    """Keep the report in `home`, and say in Markdown where: as a link if ATELIER_REPORTS is where it is served."""
-    kept = home / REPORTS / f"{name}-{commit[:7]}"
+def publish_page(home: Path, folder: Path, name: str, title: str, artifact: str) -> str:
+    """Keep the page in `folder` in `home` by `name`, and say in Markdown where.
+
+    It is a link, and an artifact of the key `artifact` too, if ATELIER_REPORTS is where the pages are served.
+    """
+    kept = home / REPORTS / name
     kept.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=kept.parent) as temporary:
-        copy = Path(shutil.copytree(report, Path(temporary) / "report"))
+        copy = Path(shutil.copytree(folder, Path(temporary) / "page"))
         if kept.exists():
             kept.rename(Path(temporary) / "before")
         copy.rename(kept)
     server = os.environ.get("ATELIER_REPORTS")
     if not server:
-        return f"Report: `{kept / 'index.html'}`"
-    address = f"{server.rstrip('/')}/{kept.name}/index.html"
-    create_link_artifact(key=key(name, "report"), link=address, link_text=f"Report of {name}")
-    return f"[The report]({address}), with every figure beside what made it"
+        return f"{title}: `{kept / 'index.html'}`"
+    address = f"{server.rstrip('/')}/{name}/index.html"
+    create_link_artifact(key=artifact, link=address, link_text=title)
+    return f"[{title}]({address})"
 
 
-def score_rows(scores: Mapping[str, Any], reference: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A row a score: its value, and that of real images where it was measured."""
+def score_rows(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row a score, the details last: its value, its 95 % interval, and what held-out real images reach."""
+    intervals, floor, details = (first_of(scores, name) for name in ("intervals", "floor", "details"))
     rows = []
-    for name, value in scores.items():
+    for name, value in {**scores, **details}.items():
         if isinstance(value, int | float | str):
-            floor = reference.get(f"floor_{name}", reference.get(f"real_{name}", ""))
-            rows.append({"score": name, "value": value, "real images": floor})
+            interval = " – ".join(f"{bound:.6g}" for bound in intervals.get(name, []))
+            rows.append({"score": name, "value": value, "95 % interval": interval, "real images": floor.get(name, "")})
     return rows
+
+
+def first_of(scores: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The one mapping in the list `name` of the scores, which is a list so that DVC makes no columns of it."""
+    return dict((scores.get(name) or [{}])[0])
+
+
+def numbers(scores: Mapping[str, Any]) -> dict[str, float]:
+    """The scores that are single numbers, those of the details after the others."""
+    every = {**scores, **first_of(scores, "details")}
+    return {name: value for name, value in every.items() if isinstance(value, int | float)}

@@ -4,18 +4,14 @@
 """
 
 import argparse
-import csv
-import io
-import json
+import hashlib
 import re
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from matplotlib.figure import Figure
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
@@ -24,8 +20,10 @@ from prefect.runtime import deployment
 from prefect.states import Completed, Failed
 from pydantic import Field
 
-from flows.artifacts import picture
+from flows.artifacts import picture, publish_page
 from flows.children import at_once, run_pipeline
+from flows.comparison import Result, foreseen, gathered, read_result, refusal, resolve, write_page
+from flows.differences import leaves
 from flows.experiment import EXPERIMENTS, ExperimentError, default_name
 from flows.parameters import (
     Devices,
@@ -43,8 +41,7 @@ from flows.processes import CommandError, adapt_to_worker, run
 from flows.slots import count_slots
 from flows.workspace import find_commit, find_experiment, find_home, reference_of
 
-NOT_SCORES = ("protocol", "class_shares")
-IN_SHORT = re.compile(r"experiment|verdict|inception_score|.*-FD|feature_diversity")
+IN_SHORT = re.compile(r"experiment|verdict|inception_score|FID|KID|.*-[FK]D|precision|recall")
 """The columns that a terminal has room for."""
 
 
@@ -54,9 +51,8 @@ class Outcome:
 
     name: str
     state: State[Any]
-    commit: str | None = None
-    """Of the experiment; None where it failed."""
-    scores: Mapping[str, Any] | None = None
+    result: Result | None = None
+    """None where it failed."""
 
 
 @task(task_run_name="{name}", cache_policy=NO_CACHE, persist_result=False)
@@ -77,7 +73,9 @@ def compare(
 ) -> State[Any]:
     """Run several experiments, as many at once as there are slots, and compare what they came to.
 
-    One that fails stops no other; the comparison then shows the rest.
+    One that fails stops no other; the comparison then shows the rest. Where scores will not compare, a warning says so
+    before anything runs, and all run nevertheless: what a night has trained can be scored alike within minutes, and has
+    its verdict and its pictures; a night that was refused has nothing. The comparison itself then fails.
     """
     try:
         adapt_to_worker()
@@ -94,18 +92,32 @@ def compare(
                 return Outcome(name, Failed(message=str(error)))
 
         names = list(dict.fromkeys(experiments))
+        warn_early(home, commit, names, overrides)
         # Deployed, the workers hold back what their hosts have no slot for.
         together = parallel or (len(names) if deployment.id else count_slots(home))
         outcomes = at_once(run_one, names, min(len(names), together))
-        publish_comparison(home, outcomes)
+        refused = publish_comparison(home, outcomes)
     except (ExperimentError, CommandError) as error:
         get_run_logger().error("%s", error)
         return Failed(message=str(error))
-    failed = [outcome for outcome in outcomes if outcome.scores is None]
-    if failed:
-        said = "; ".join(f"{outcome.name}: {outcome.state.message}" for outcome in failed)
-        return Failed(message=f"{len(failed)} of {len(outcomes)} experiments failed: {said}")
-    return Completed(message="; ".join(f"{found.name}: {(found.scores or {})['verdict']}" for found in outcomes))
+    failed = [f"{found.name}: {found.state.message}" for found in outcomes if found.result is None]
+    faults = [f"{len(failed)} of {len(outcomes)} experiments failed: {'; '.join(failed)}"] if failed else []
+    faults += [refused] if refused else []
+    if faults:
+        return Failed(message="; ".join(faults))
+    return Completed(message="; ".join(f"{row['experiment']}: {row['verdict']}" for row in comparison_rows(outcomes)))
+
+
+def warn_early(home: Path, commit: str, experiments: Sequence[str], overrides: Mapping[str, Any]) -> None:
+    """Log whose scores will not compare, as the parameters of what is to run tell."""
+    resolved = {}
+    for experiment in experiments:
+        try:
+            resolved[default_name(experiment, overrides)] = resolve(home, commit, experiment, overrides)
+        except ExperimentError:
+            continue  # its own run says so
+    for said in foreseen(resolved):
+        get_run_logger().warning("%s; they are trained all the same", said)
 
 
 def read_outcome(home: Path, name: str, baseline: str, state: State[Any], remote: str | None) -> Outcome:
@@ -116,92 +128,56 @@ def read_outcome(home: Path, name: str, baseline: str, state: State[Any], remote
         command = ("dvc", "--wait-for-lock", "exp", "pull", "--force", remote, reference_of(baseline, name))
         run(*command, folder=home)
     commit, _ = find_experiment(home, name, baseline)
-    return Outcome(name, state, commit, json.loads(run("git", "show", f"{commit}:results/scores.json", folder=home)))
+    return Outcome(name, state, read_result(home, name, commit, baseline))
 
 
-def publish_comparison(home: Path, outcomes: Sequence[Outcome]) -> None:
-    """The comparison's artifacts: a table, and a page with curves and samples; the table is logged too."""
-    rows = comparison_rows(outcomes)
-    create_table_artifact(key="comparison", description="Scores side by side", table=rows)
+def publish_comparison(home: Path, outcomes: Sequence[Outcome]) -> str:
+    """The comparison's page and artifacts: a table, which is logged too, and the samples with a link to the page.
+
+    Why the scores do not compare, where they do not: then none stand side by side anywhere.
+    """
+    results = [found.result for found in outcomes if found.result]
+    refused = refusal(results) if results else ""
+    rows = comparison_rows(outcomes, with_scores=not refused)
+    create_table_artifact(key="comparison", description="Verdicts" if refused else "Scores side by side", table=rows)
     get_run_logger().info("\n%s", plain_table(rows))
-    done = [outcome for outcome in outcomes if outcome.scores is not None]
-    if not done:
-        return
-    differences = protocol_differences(done)
-    for said in differences:
-        get_run_logger().warning("%s", said)
-    parts = ["# Comparison", *(f"**{said}**" for said in differences)]
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        curves = {found.name: read_trajectory(home, found, folder) for found in done}
-        if any(curves.values()):
-            draw_trajectories(curves, folder / "trajectories.png")
-            parts.append(picture(folder / "trajectories.png", "course of the Fréchet distance"))
-        for found in done:
-            parts.append(f"## {found.name}: {(found.scores or {})['verdict']}")
-            try:
-                parts.append(picture(get_file(home, found, "results/samples/grid.png", folder), found.name))
-            except CommandError as error:
-                parts.append(f"no samples to show: {error}")
-    create_markdown_artifact(key="comparison-figures", markdown="\n\n".join(parts), description="Curves and samples")
+    if not results:
+        return refused
+    if refused:
+        get_run_logger().warning("%s", refused)
+    failed = {found.name: str(found.state.message) for found in outcomes if found.result is None}
+    with gathered(home, results) as folder:
+        page = write_page(home, results, folder, failed)
+        commits = hashlib.md5("".join(result.commit for result in results).encode(), usedforsecurity=False)
+        name = f"comparison-{commits.hexdigest()[:7]}"
+        parts = ["# Comparison", publish_page(home, page.parent, name, "The comparison", "comparison-page")]
+        parts += [f"**{refused}**"] if refused else []
+        for number, result in enumerate(results):
+            parts.append(f"## {result.name}: {result.scores['verdict']}")
+            parts += [f"**{said}**" for said in result.scores.get("warnings", [])]
+            samples = folder / str(number) / "results/samples/grid.png"
+            parts.append(picture(samples, result.name) if samples.exists() else "Its samples are not to be had.")
+            if refused:
+                rules = "\n".join(f"- {entry}: {value}" for entry, value in leaves(result.protocol))
+                parts.append(f"Its protocol:\n\n{rules}")
+    create_markdown_artifact(key="comparison-figures", markdown="\n\n".join(parts), description="Verdicts and samples")
+    return refused
 
 
-def comparison_rows(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """A row an experiment, in the order given: its verdict and scores, or what it failed with."""
-    columns = dict.fromkeys(name for found in outcomes for name in found.scores or {} if name not in NOT_SCORES)
-    rows = []
-    for found in outcomes:
-        scores = found.scores or {"verdict": f"failed: {found.state.message}"}
-        rows.append({"experiment": found.name} | {column: scores.get(column, "") for column in columns or ["verdict"]})
-    return rows
-
-
-def protocol_differences(outcomes: Sequence[Outcome]) -> list[str]:
-    """Which experiments' scores do not compare with the first's, and in what their protocols differ."""
-    protocols = [(found.name, (found.scores or {})["protocol"][0]) for found in outcomes]
-    (first, ours), *others = protocols
-    said = []
-    for name, theirs in others:
-        differing = [
-            f"{part} ({ours.get(part)}, {theirs.get(part)})"
-            for part in dict.fromkeys([*ours, *theirs])
-            if ours.get(part) != theirs.get(part)
-        ]
-        if differing:
-            said.append(f"the scores of {first} and {name} do not compare: protocols differ in {', '.join(differing)}")
-    return said
-
-
-def get_file(home: Path, outcome: Outcome, path: str, folder: Path) -> Path:
-    """An output of an experiment, from DVC's cache, in `folder`."""
-    copy = folder / f"{outcome.name}-{Path(path).name}"
-    run("dvc", "get", str(home), path, "--rev", str(outcome.commit), "--out", str(copy), folder=folder)
-    return copy
-
-
-def read_trajectory(home: Path, outcome: Outcome, folder: Path) -> list[tuple[float, float]]:
-    """The kimg and Fréchet distance of each kept generator; empty where it was not measured."""
-    if "best_distance" not in (outcome.scores or {}):
-        return []
-    try:
-        text = get_file(home, outcome, "results/evaluation/trajectory.csv", folder).read_text()
-    except CommandError as error:
-        get_run_logger().warning("%s: its course is left out: %s", outcome.name, error)
-        return []
-    return [(float(row["kimg"]), float(row["distance"])) for row in csv.DictReader(io.StringIO(text))]
-
-
-def draw_trajectories(curves: Mapping[str, Sequence[tuple[float, float]]], path: Path) -> None:
-    """Draw Fréchet distance over thousands of images, a line an experiment, as a PNG."""
-    figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
-    axes = figure.subplots()
-    for name, points in curves.items():
-        if points:
-            axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
-    axes.set(xlabel="thousands of images", ylabel="Fréchet distance of the kept generators", yscale="log")
-    axes.grid(visible=True, which="both", alpha=0.3)
-    axes.legend()
-    figure.savefig(path)
+def comparison_rows(outcomes: Sequence[Outcome], *, with_scores: bool = True) -> list[dict[str, Any]]:
+    """A row an experiment, in the order given: its verdict and its scores, or what it failed with."""
+    found = [outcome.result.scores if outcome.result else {} for outcome in outcomes]
+    columns = dict.fromkeys(
+        name
+        for scores in found
+        for name, value in scores.items()
+        if name != "verdict" and with_scores and isinstance(value, int | float)
+    )
+    return [
+        {"experiment": outcome.name, "verdict": scores.get("verdict", f"failed: {outcome.state.message}")}
+        | {column: scores.get(column, "") for column in columns}
+        for outcome, scores in zip(outcomes, found, strict=True)
+    ]
 
 
 def plain_table(rows: Sequence[Mapping[str, Any]]) -> str:

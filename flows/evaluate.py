@@ -47,6 +47,7 @@ def evaluate(
     The scores are kept as experiments beside the first ones, named by what differs.
     """
     outcomes, failed = [], []
+    refused = ""
     try:
         adapt_to_worker()
         home = find_home()
@@ -58,12 +59,12 @@ def evaluate(
                 get_run_logger().error("%s: %s", name, error)
                 failed.append(f"{name}: {error}")
         if outcomes:
-            publish_comparison(home, outcomes)
+            refused = publish_comparison(home, outcomes)
     except (ExperimentError, CommandError) as error:
         get_run_logger().error("%s", error)
         return Failed(message=str(error))
-    if failed:
-        return Failed(message="; ".join(failed))
+    if failed or refused:
+        return Failed(message="; ".join([*failed, refused] if refused else failed))
     return Completed(message=", ".join(outcome.name for outcome in outcomes))
 
 

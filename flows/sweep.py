@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -39,9 +40,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from flows.artifacts import key
+from flows.artifacts import key, numbers
 from flows.children import at_once, run_pipeline
 from flows.compare import aligned, read_outcome
+from flows.comparison import deciding_params, protocol_difference, resolve, say_difference
 from flows.experiment import (
     EXPERIMENTS,
     PARAMS,
@@ -146,6 +148,7 @@ def sweep(
         count = count_trials(definition, trials)
         shared = {"stop_early": stop_early, "devices": devices, "remote": remote}
         check_metric(home, definition)
+        check_protocol(home, definition)
         with open_study(home, sweep_name, definition) as study:
             kept = {number for number, record in last_records(study).items() if record.state != TrialState.FAIL}
             todo = [number for number in range(count) if number not in kept]
@@ -280,7 +283,7 @@ def check_metric(home: Path, definition: Definition) -> None:
     """
     metric = definition["metric"]
     try:
-        known = numbers(json.loads(run("git", "show", f"{definition['commit']}:{SCORES}", folder=home)))
+        known = list(numbers(json.loads(run("git", "show", f"{definition['commit']}:{SCORES}", folder=home))))
     except CommandError:
         return
     close = difflib.get_close_matches(metric, known, 1, ALIKE)
@@ -293,9 +296,20 @@ def check_metric(home: Path, definition: Definition) -> None:
         get_run_logger().warning("the committed scores have no %s, but %s", metric, ", ".join(known))
 
 
-def numbers(scores: Mapping[str, Any]) -> list[str]:
-    """The names of the scores that are single numbers."""
-    return [name for name, value in scores.items() if isinstance(value, int | float)]
+def check_protocol(home: Path, definition: Definition) -> None:
+    """Look for searched parameters that decide how scores are measured: all trials but the first would fail in the end.
+
+    Raises ExperimentError where there is one.
+    """
+    space = definition["space"]
+    fixed = {name: axis[0] for name, axis in space.items() if isinstance(axis, list)}
+    deciding = deciding_params(resolve(home, definition["commit"], definition["experiment"], fixed))
+    for name, axis in space.items():
+        if name in deciding and not (isinstance(axis, list) and len(axis) == 1):
+            raise ExperimentError(
+                f"space: {name} decides how scores are measured, and those of its trials would not compare; give it "
+                "one value"
+            )
 
 
 @task(task_run_name="{name}", cache_policy=NO_CACHE, persist_result=False)
@@ -321,11 +335,17 @@ def run_trials(
     Raises MetricError where the first that is complete lacks the metric; those that have not begun are left out then.
     """
     faults: list[MetricError] = []
+    recording = Lock()
 
     def run_one(number: int) -> None:
         if not faults:
             try:
-                study.add_trial(run_trial(home, f"{study.study_name}-{number:03}", definition, number, shared))
+                record = run_trial(home, f"{study.study_name}-{number:03}", definition, number, shared)
+                with recording:  # two that end at once are not both the first
+                    kept = hold_to_protocol(record, study.get_trials(deepcopy=False))
+                    study.add_trial(kept)
+                if kept is not record:
+                    get_run_logger().error("%s: %s", kept.user_attrs["experiment"], kept.user_attrs["said"])
             except MetricError as error:
                 faults.append(error)
 
@@ -344,13 +364,15 @@ def run_trial(home: Path, name: str, definition: Definition, number: int, shared
     parameters = {"experiment": definition["experiment"], "overrides": values, "revision": commit, **shared}
     state = trial(name, parameters, return_state=True)
     ended, score, said = TrialState.FAIL, None, state.message or state.name or ""
+    protocol: dict[str, Any] = {}
     if state.name == STOPPED_EARLY:
         ended = TrialState.PRUNED
     elif state.is_completed():
         try:
-            scores = read_outcome(home, name, commit, state, shared["remote"]).scores or {}
-            score, said = read_metric(scores, definition["metric"]), str(scores.get("verdict", ""))
-            ended = TrialState.COMPLETE
+            result = read_outcome(home, name, commit, state, shared["remote"]).result
+            assert result
+            score, said = read_metric(result.scores, definition["metric"]), str(result.scores.get("verdict", ""))
+            ended, protocol = TrialState.COMPLETE, dict(result.protocol)
         except MetricError:
             raise
         except (ExperimentError, CommandError) as error:
@@ -361,7 +383,27 @@ def run_trial(home: Path, name: str, definition: Definition, number: int, shared
         value=score,
         params={key: _label(value) for key, value in values.items()},
         distributions=distributions(definition["space"]),
-        user_attrs={"number": number, "experiment": name, "said": said},
+        user_attrs={"number": number, "experiment": name, "said": said, "protocol": protocol},
+    )
+
+
+def hold_to_protocol(record: FrozenTrial, others: Sequence[FrozenTrial]) -> FrozenTrial:
+    """The record of a trial, failed if it was scored by another protocol than the first complete one of the others."""
+    first = next((other for other in others if other.state == TrialState.COMPLETE), None)
+    if first is None or record.state != TrialState.COMPLETE:
+        return record
+    difference = protocol_difference(first.user_attrs["protocol"], record.user_attrs["protocol"])
+    if not difference:
+        return record
+    said = (
+        f"its score does not compare with that of {first.user_attrs['experiment']}: protocols differ in "
+        f"{say_difference(difference)}"
+    )
+    return create_trial(
+        state=TrialState.FAIL,
+        params=record.params,
+        distributions=record.distributions,
+        user_attrs=record.user_attrs | {"said": said},
     )
 
 
@@ -370,9 +412,10 @@ def read_metric(scores: Mapping[str, Any], metric: str) -> float:
 
     Raises MetricError, naming those there are, where it is not among them.
     """
-    if metric not in numbers(scores):
-        raise MetricError(f"metric: the scores have no number {metric!r}; they have {', '.join(numbers(scores))}")
-    return float(scores[metric])
+    found = numbers(scores)
+    if metric not in found:
+        raise MetricError(f"metric: the scores have no number {metric!r}; they have {', '.join(found)}")
+    return float(found[metric])
 
 
 def conclude(name: str, definition: Definition, found: Mapping[int, FrozenTrial]) -> State[Any]:

@@ -75,7 +75,7 @@ def evaluate(params: Params) -> None:
     floor: dict[str, float] = _read_json(REFERENCE_SCORES)["floors"][0][params.evaluate.split]
     with new_folder(EVALUATION_FIGURES) as folder:
         if params.evaluate.extractor == "none":
-            _look_for_copies(found, samples, samples, read_images(PREPARED, "train"), folder)
+            _look_for_copies(found, samples, samples, read_images(PREPARED, "train"), made["seed"], folder)
             protocol = _protocol(params, manifest, made, facts, None)
         else:
             protocol = _score_by_features(found, params, manifest, made, facts, samples, folder)
@@ -171,16 +171,21 @@ def _score_by_features(
     label = facts["label"]
     scores = metrics.score(features, probabilities, real, label=label, splits=params.evaluate.splits, seed=made["seed"])
     found.values = {name: metrics.significant(value) for name, value in scores.values.items()}
-    for name, (low, high) in scores.intervals.items():
-        found.intervals[name] = (metrics.significant(low), metrics.significant(high))
+    found.intervals = {name: _rounded(bounds) for name, bounds in scores.intervals.items()}
     found.warnings += _warn_of_bias(metrics.score_names(label)[0], features.shape[1], len(samples), len(real.features))
-    _look_for_copies(found, samples, features, read_real(REFERENCE, "train").features, folder)
+    _look_for_copies(found, samples, features, read_real(REFERENCE, "train").features, made["seed"], folder)
     if params.evaluate.extractor == "classifier":
         assert probabilities is not None
         _compare_classes(found, params.evaluate.split, manifest, probabilities, folder)
     if params.evaluate.trajectory and made["origin"] == "training":
         _follow_training(found, params.evaluate.trajectory, made, extractor, real, device, folder)
     return _protocol(params, manifest, made, facts, len(real.features))
+
+
+def _rounded(bounds: tuple[float, float]) -> tuple[float, float]:
+    from gan import metrics
+
+    return metrics.significant(bounds[0]), metrics.significant(bounds[1])
 
 
 def _warn_of_bias(distance: str, width: int, samples: int, real: int) -> list[str]:
@@ -197,7 +202,7 @@ def _warn_of_bias(distance: str, width: int, samples: int, real: int) -> list[st
 
 
 def _look_for_copies(
-    found: Found, samples: "Images", described: "NDArray[Any]", training: "NDArray[Any]", folder: Path
+    found: Found, samples: "Images", described: "NDArray[Any]", training: "NDArray[Any]", seed: int, folder: Path
 ) -> None:
     """Write `neighbours.csv` and `neighbours.png`: the training images nearest to samples.
 
@@ -210,9 +215,11 @@ def _look_for_copies(
     from gan import metrics
     from gan.data.packed import read_images
     from gan.figures.grid import save_png, tile
+    from gan.seeds import derive_seed
 
     near = metrics.near_copies(described[:COPY_SAMPLES], training)
     found.values["near_copies"] = metrics.significant(near.copies.mean())
+    found.intervals["near_copies"] = _rounded(metrics.interval(near.copies, derive_seed(seed, "bootstrap", "copies")))
     found.values["neighbour_distance"] = metrics.significant(near.distances.mean())
     distances = [metrics.significant(distance) for distance in near.distances]
     rows = zip(range(len(distances)), near.indices.tolist(), distances, near.copies.astype(int).tolist(), strict=True)

@@ -13,7 +13,7 @@ from gan.errors import InputError
 
 @contextmanager
 def open_samples(path: Path, image_size: int, channels: int) -> Iterator[tuple[int, Iterator[Images]]]:
-    """How many images lie below the folder, or in the zip, `path`, and each as H×W×C uint8, in the order of their names.
+    """How many images the folder or zip `path` holds, and each of them, H×W×C uint8, in the order of their names.
 
     image_size: the side that all of them must have, in pixels: resizing them here would be part of what is scored.
     channels: 1, grey, or 3, colour; images are converted.

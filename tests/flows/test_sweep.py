@@ -17,8 +17,10 @@ from flows.sweep import (
     MetricError,
     Space,
     check_metric,
+    check_protocol,
     count_trials,
     distributions,
+    hold_to_protocol,
     last_records,
     open_study,
     rank,
@@ -30,7 +32,7 @@ from flows.sweep import (
 )
 from tests.flows.box import Box
 from tests.flows.conftest import Server, wait_for
-from tests.project import Project
+from tests.project import ROOT, Project
 
 GRID: dict[str, Any] = {"train.lr_d": [1e-4, 1e-3], "train.augment": [[], ["colour"], ["translation", "cutout"]]}
 RANGES: dict[str, Any] = {
@@ -55,14 +57,18 @@ def define(space: dict[str, Any], **changes: Any) -> dict[str, Any]:
 
 
 def record(
-    number: int, state: TrialState = TrialState.COMPLETE, value: float | None = None, said: str = ""
+    number: int,
+    state: TrialState = TrialState.COMPLETE,
+    value: float | None = None,
+    said: str = "",
+    protocol: dict[str, Any] | None = None,
 ) -> FrozenTrial:
     return create_trial(
         state=state,
         value=value,
         params={"train.lr_d": trial_values(define(GRID), number)["train.lr_d"]},
         distributions=distributions({"train.lr_d": GRID["train.lr_d"]}),
-        user_attrs={"number": number, "experiment": f"s-{number:03}", "said": said},
+        user_attrs={"number": number, "experiment": f"s-{number:03}", "said": said, "protocol": protocol or {}},
     )
 
 
@@ -273,11 +279,59 @@ def test_the_best_come_first_whichever_way_is_better() -> None:
 
 
 def test_a_score_that_is_not_there_is_told_with_those_that_are() -> None:
-    scores = {"verdict": "converged", "classifier-FD": 3, "class_shares": [1.0]}
+    scores = {
+        "verdict": "converged",
+        "classifier-FD": 3,
+        "class_shares": [1.0],
+        "details": [{"coverage": 0.5, "best_generator": "a.safetensors"}],
+        "floor": [{"recall": 0.9}],
+    }
     assert read_metric(scores, "classifier-FD") == 3.0
-    for metric in ("squeezenet-FD", "verdict", "class_shares"):
-        with pytest.raises(MetricError, match=f"the scores have no number '{metric}'; they have classifier-FD$"):
+    assert read_metric(scores, "coverage") == 0.5
+    for metric in ("squeezenet-FD", "verdict", "class_shares", "details", "best_generator", "recall"):
+        message = f"the scores have no number '{metric}'; they have classifier-FD, coverage$"
+        with pytest.raises(MetricError, match=message):
             read_metric(scores, metric)
+
+
+def test_a_trial_of_another_protocol_than_the_first_is_failed() -> None:
+    first = record(1, value=3.0, protocol={"generated_images": 100, "seed": 0})
+    early, pruned = record(0, TrialState.FAIL, protocol={}), record(3, TrialState.PRUNED, protocol={})
+    alike = record(2, value=2.0, protocol={"generated_images": 100, "seed": 1})
+    other = record(2, value=2.0, protocol={"generated_images": 5, "seed": 0})
+    assert hold_to_protocol(other, [early, pruned]) is other, "no other trial is complete"
+    assert hold_to_protocol(alike, [early, first]) is alike
+    assert hold_to_protocol(pruned, [first]) is pruned
+    failed = hold_to_protocol(other, [early, first])
+    assert (failed.state, failed.value) == (TrialState.FAIL, None)
+    assert failed.user_attrs["said"] == (
+        "its score does not compare with that of s-001: protocols differ in generated_images (100, 5)"
+    )
+    assert (failed.user_attrs["number"], failed.params) == (2, other.params)
+
+
+@pytest.mark.parametrize(
+    ("space", "wrong"),
+    [
+        ({"train.lr_d": [1, 2], "sample.count": [100]}, None),
+        ({"sample.ema": [True, False]}, None),
+        ({"train.lr_d": [1, 2], "sample.count": [100, 200]}, "sample.count"),
+        ({"sample.count": {"low": 100, "high": 200, "log": False}}, "sample.count"),
+        ({"data.image_size": [32, 64]}, "data.image_size"),
+        ({"evaluate.split": ["train", "test"]}, "evaluate.split"),
+        ({"seed": [1, 2]}, "seed"),
+        ({"seed": [1, 2], "evaluate.extractor": ["squeezenet1_1"]}, None),
+    ],
+)
+def test_a_space_whose_trials_would_not_compare_is_refused(space: dict[str, Any], wrong: str | None) -> None:
+    definition = define(space, commit="HEAD")
+    if wrong is None:
+        check_protocol(ROOT, definition)
+        return
+    with pytest.raises(
+        ExperimentError, match=f"^space: {wrong} decides how scores are measured, .*; give it one value$"
+    ):
+        check_protocol(ROOT, definition)
 
 
 def test_a_misspelt_score_is_refused_before_anything_runs(project: Project, server: Server) -> None:
@@ -365,9 +419,9 @@ def test_a_sweep_that_is_killed_goes_on_and_runs_each_trial_once(project: Projec
 @pytest.mark.slow
 def test_a_trial_that_fails_stops_no_other_and_is_tried_again(project: Project, server: Server) -> None:
     box = Box(project, server)
-    arguments = ["mnist-quick", "--metric", "classifier-FD", "--name", "s", "data.image_size=33,32"]
+    arguments = ["mnist-quick", "--metric", "classifier-FD", "--name", "s", "train.batch_size=0,20"]
     output = run_sweep(box, *arguments, ok=False)
-    fault = "check: .*data.image_size: 33 is not a power of two from 32 to 256"
+    fault = "check: .*train.batch_size: .*"
     assert re.search(
         rf"Failed: best s-001: .*2 trials: 1 complete, 1 failed; s-000 failed: {fault}", output.splitlines()[-1]
     )

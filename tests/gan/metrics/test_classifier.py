@@ -183,9 +183,7 @@ def test_round_trip_is_exact(small: Classifier, tmp_path: Path) -> None:
     assert not loaded.training
     assert loaded.architecture == small.architecture
     images = marked_squares(10, 6).images
-    for found, expected in zip(
-        described(loaded, images), described(small, images), strict=True
-    ):
+    for found, expected in zip(described(loaded, images), described(small, images), strict=True):
         np.testing.assert_array_equal(found, expected)
 
 

@@ -55,7 +55,7 @@ def test_many_images_are_described_as_one_is(
         np.testing.assert_allclose(probabilities[9:], last_probabilities.numpy(), rtol=1e-2)
 
 
-def test_features_that_are_not_finite_are_refused(folder: Path) -> None:
+def test_features_that_are_not_finite_are_refused() -> None:
     classifier = Classifier(Architecture(32, 1, 3))
     torch.nn.init.constant_(classifier.body[0].get_parameter("weight"), float("nan"))
     images = np.zeros((2, 32, 32, 1), np.uint8)
