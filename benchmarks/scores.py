@@ -44,7 +44,7 @@ def atelier(folder: Path, everything: bool = False) -> float:
     extractor = InceptionV3(*read_inception_weights(folder / PUBLISHED_NAME), device)
 
     def described(name: str) -> tuple[np.ndarray, np.ndarray | None]:
-        with open_samples(folder / name, SIDE, 3) as (count, images):
+        with open_samples(folder / name, SIDE, 3, seed=0) as (count, images):
             packed = torch.from_numpy(np.stack(list(images))).to(device).permute(0, 3, 1, 2)
         return describe(extractor, packed.split(extractor.batch), count, name)
 
@@ -155,6 +155,7 @@ def share_of_features(batches: int) -> list[float]:
     import torch
 
     from gan.metrics.inception_v3 import InceptionV3, read_inception_weights, resize_like_tensorflow
+    from gan.metrics.published import exact_convolutions
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as temporary:
@@ -172,7 +173,8 @@ def share_of_features(batches: int) -> list[float]:
 
     @torch.inference_mode()
     def bare() -> object:
-        return extractor._network(ready)
+        with exact_convolutions():
+            return extractor._network(ready)
 
     def whole() -> object:
         return extractor.describe(images)[0].cpu()

@@ -44,7 +44,6 @@ SUBJECTS = ("evaluate.samples", "sample.generator")
 """Parameters that name what is scored, not how."""
 DECIDED_BY = {
     "extractor": ("evaluate.extractor",),
-    "weights": ("evaluate.extractor", "evaluate.weights"),
     "weights_md5": (
         "evaluate.extractor",
         "evaluate.weights",

@@ -313,7 +313,10 @@ class Params(Section):
                 f"0, but evaluate.extractor {self.evaluate.extractor} needs a test split, and {self.data.source} "
                 "has no official one",
             )
-        if self.evaluate.samples is None and self.sample.count < self.evaluate.splits:
+        if cut_from_train and self.evaluate.split == "test":
+            raise _contradiction("evaluate.split", "test, but data.test_fraction is 0, so there is none; use train")
+        scored_in_parts = self.evaluate.extractor in ("classifier", "inception_v3") and self.evaluate.samples is None
+        if scored_in_parts and self.sample.count < self.evaluate.splits:
             raise _contradiction(
                 "evaluate.splits", f"{self.evaluate.splits} parts of sample.count = {self.sample.count} images"
             )

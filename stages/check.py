@@ -4,13 +4,22 @@ DVC deletes a stage's outputs before it runs the stage's command, so a mistake t
 would cost the outputs that are there. This stage stands before all others and its output never changes.
 """
 
+from gan.errors import InputError
 from gan.params import Params
-from stages.layout import CHECKED
+from stages.layout import CHECKED, PREPARED, REFERENCE, RESULTS, SAMPLES, TRAINED, own_file
 from stages.stage import run_stage, write_file
 
 
-def check(_: Params) -> None:
-    """Write the constant that says the parameters are valid; `run_stage` has checked them."""
+def check(params: Params) -> None:
+    """Write the constant that says the parameters are valid; `run_stage` has checked all that they say by themselves.
+
+    A given file must not lie in what the run replaces: DVC would remove it before it is read.
+    """
+    given = {"sample.generator": params.sample.generator, "evaluate.samples": params.evaluate.samples}
+    for key, name in given.items():
+        for output in (PREPARED, REFERENCE, TRAINED, SAMPLES, RESULTS):
+            if name is not None and own_file(name).resolve().is_relative_to(output.resolve()):
+                raise InputError(f"{key}: {name} lies in {output}, which the run replaces; copy it elsewhere first")
     write_file(CHECKED, "params.yaml is valid\n")
 
 

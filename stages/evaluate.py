@@ -33,17 +33,17 @@ if TYPE_CHECKING:
     from gan.metrics.extractors import Extractor
     from gan.metrics.scores import Real
 
-COPY_SAMPLES = 1000
-"""Samples, the first ones, that are looked up among the training images."""
 NEIGHBOURS_SHOWN = 10
 """Samples in a row of the figure of nearest training images: the first ones, and those that come nearest."""
 SIDE_BY_SIDE_ROWS = SIDE_BY_SIDE_COLUMNS = 8
 FIGURE_SCALE = 2
 GENERATED_TOGETHER = 100
 """Images that a kept generator makes at a time."""
-SAMPLES_PER_FEATURE = 10
+ENOUGH_PER_FEATURE = 10
 """Images for each feature from which on a Fréchet distance's bias is small beside most distances."""
 
+WITH_CLASSES = ("classifier", "inception_v3")
+"""Extractors that know classes, and so have an Inception Score."""
 HEADLINE = ("inception_score", "FID", "KID", "precision", "recall", "near_copies")
 """Scores that `dvc exp show` has columns for, with those whose names end in -FD and -KD; DVC hides what is in lists."""
 
@@ -56,6 +56,8 @@ class Found:
     """Numbers by the names of their scores, and what they speak of."""
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     class_shares: list[float] = field(default_factory=list)
+    real_variance: float | None = None
+    """Variance of the real images' features, summed over the features."""
     course: list[tuple[int, float, float]] = field(default_factory=list)
     """Step, kimg, and Fréchet distance of each generator kept on the way."""
     warnings: list[str] = field(default_factory=list)
@@ -69,18 +71,18 @@ def evaluate(params: Params) -> None:
     made = _read_json(SAMPLES / "manifest.json")
     facts = _read_json(REFERENCE / "extractor.json")
     samples = read_images(SAMPLES, "images")
-    if len(samples) < params.evaluate.splits:
-        raise InputError(f"evaluate.splits: {params.evaluate.splits} parts of {len(samples)} samples; use fewer parts")
+    _check_counts(params, manifest, len(samples))
     found = Found()
     floor: dict[str, float] = _read_json(REFERENCE_SCORES)["floors"][0][params.evaluate.split]
     with new_folder(EVALUATION_FIGURES) as folder:
         if params.evaluate.extractor == "none":
-            _look_for_copies(found, samples, samples, read_images(PREPARED, "train"), made["seed"], folder)
-            protocol = _protocol(params, manifest, made, facts, None)
+            training = read_images(PREPARED, "train")
+            _look_for_copies(found, samples, samples, training, made["seed"], folder)
+            protocol = _protocol(params, manifest, made, len(training), None)
         else:
             protocol = _score_by_features(found, params, manifest, made, facts, samples, folder)
         _show_beside_real(params.evaluate.split, samples, folder)
-        diagnosis = _diagnose(params.evaluate.split, made, facts, found, floor)
+        diagnosis = _diagnose(made, facts, found, floor)
         text = json.dumps(asdict(diagnosis), indent=2, ensure_ascii=False)
         (folder / "diagnosis.json").write_text(text + "\n", encoding="utf-8")
     in_head = {name: name in HEADLINE or name.endswith(("-FD", "-KD")) for name in found.values}
@@ -99,8 +101,20 @@ def evaluate(params: Params) -> None:
     )
 
 
+def _check_counts(params: Params, manifest: "Manifest", samples: int) -> None:
+    from gan.metrics.scores import NEIGHBOURS
+
+    extractor, split, splits = params.evaluate.extractor, params.evaluate.split, params.evaluate.splits
+    if split not in manifest.splits:
+        raise InputError(f"evaluate.split: {split}, but the data has none; use train, or a data.test_fraction above 0")
+    if extractor in WITH_CLASSES and samples < splits:
+        raise InputError(f"evaluate.splits: {splits} parts of {samples} samples; use fewer parts")
+    if extractor != "none" and samples <= NEIGHBOURS:
+        raise InputError(f"evaluate.samples: {samples} images, and precision and recall take {NEIGHBOURS + 1} or more")
+
+
 def _protocol(
-    params: Params, manifest: "Manifest", made: dict[str, Any], facts: dict[str, Any], real_images: int | None
+    params: Params, manifest: "Manifest", made: dict[str, Any], training_images: int, real_images: int | None
 ) -> dict[str, Any]:
     """All that two scores must share to be comparable, but for the seed."""
     from gan.data.packed import file_md5
@@ -112,7 +126,6 @@ def _protocol(
     if real_images is not None:
         manifold = [min(count, scores.MANIFOLD_IMAGES) for count in (made["count"], real_images)]
         protocol |= {
-            "weights": facts.get("weights", "trained on the train split"),
             "weights_md5": file_md5(REFERENCE / weights_name(extractor)),
             "real_images": real_images,
             "floor_images": _count_held_out(split),
@@ -127,8 +140,8 @@ def _protocol(
         }
     return protocol | {
         "generated_images": made["count"],
-        "copy_samples": min(COPY_SAMPLES, made["count"]),
-        "training_images": manifest.splits["train"].count,
+        "copy_samples": min(scores.COPY_SAMPLES, made["count"]),
+        "training_images": training_images,
         "real_split": split,
         "data_md5": manifest.splits[split].md5,
         "image_size": manifest.image_size,
@@ -157,6 +170,8 @@ def _score_by_features(
     folder: Path,
 ) -> dict[str, Any]:
     """Everything that is measured in an extractor's features; returns the protocol."""
+    import numpy as np
+
     from gan import metrics
     from gan.data.batches import packed_batches
     from gan.device import open_device
@@ -171,15 +186,26 @@ def _score_by_features(
     label = facts["label"]
     scores = metrics.score(features, probabilities, real, label=label, splits=params.evaluate.splits, seed=made["seed"])
     found.values = {name: metrics.significant(value) for name, value in scores.values.items()}
+    found.values |= {name: facts[name] for name in ("weights", "weights_sha256") if name in facts}
     found.intervals = {name: _rounded(bounds) for name, bounds in scores.intervals.items()}
-    found.warnings += _warn_of_bias(metrics.score_names(label)[0], features.shape[1], len(samples), len(real.features))
-    _look_for_copies(found, samples, features, read_real(REFERENCE, "train").features, made["seed"], folder)
+    found.real_variance = float(np.trace(real.cov))
+    training = read_real(REFERENCE, "train").features
+    _look_for_copies(found, samples, features, training, made["seed"], folder)
     if params.evaluate.extractor == "classifier":
         assert probabilities is not None
         _compare_classes(found, params.evaluate.split, manifest, probabilities, folder)
     if params.evaluate.trajectory and made["origin"] == "training":
         _follow_training(found, params.evaluate.trajectory, made, extractor, real, device, folder)
-    return _protocol(params, manifest, made, facts, len(real.features))
+    found.warnings += _warn_of_bias(
+        metrics.score_names(label)[0],
+        extractor.width,
+        {
+            "samples (sample.count)": len(samples),
+            "real images": len(real.features),
+            "samples of each kept generator (evaluate.trajectory)": params.evaluate.trajectory * bool(found.course),
+        },
+    )
+    return _protocol(params, manifest, made, len(training), len(real.features))
 
 
 def _rounded(bounds: tuple[float, float]) -> tuple[float, float]:
@@ -188,16 +214,13 @@ def _rounded(bounds: tuple[float, float]) -> tuple[float, float]:
     return metrics.significant(bounds[0]), metrics.significant(bounds[1])
 
 
-def _warn_of_bias(distance: str, width: int, samples: int, real: int) -> list[str]:
-    """A sentence for each side with no more images than features."""
+def _warn_of_bias(distance: str, width: int, counts: dict[str, int]) -> list[str]:
+    """A sentence for each set of no more images than features."""
     return [
         f"{distance} is measured on {count:,} {kind} in {width:,} features: with no more images than features it is "
-        f"far too large, and compares at equal counts only; take {SAMPLES_PER_FEATURE * width:,} or more ({advice})"
-        for count, kind, advice in (
-            (samples, "samples", "sample.count"),
-            (real, "real images", "more data, or an extractor with fewer features"),
-        )
-        if count <= width
+        f"far too large, and compares at equal counts only; {ENOUGH_PER_FEATURE * width:,} or more make its bias small"
+        for kind, count in counts.items()
+        if 0 < count <= width
     ]
 
 
@@ -215,11 +238,14 @@ def _look_for_copies(
     from gan import metrics
     from gan.data.packed import read_images
     from gan.figures.grid import save_png, tile
+    from gan.metrics.scores import COPY_SAMPLES
     from gan.seeds import derive_seed
 
     near = metrics.near_copies(described[:COPY_SAMPLES], training)
     found.values["near_copies"] = metrics.significant(near.copies.mean())
-    found.intervals["near_copies"] = _rounded(metrics.interval(near.copies, derive_seed(seed, "bootstrap", "copies")))
+    if 0 < near.copies.sum() < len(near.copies):  # else a bootstrap has nothing to tell
+        bounds = metrics.interval(near.copies, derive_seed(seed, "bootstrap", "copies"))
+        found.intervals["near_copies"] = _rounded(bounds)
     found.values["neighbour_distance"] = metrics.significant(near.distances.mean())
     distances = [metrics.significant(distance) for distance in near.distances]
     rows = zip(range(len(distances)), near.indices.tolist(), distances, near.copies.astype(int).tolist(), strict=True)
@@ -245,15 +271,14 @@ def _compare_classes(
     assert manifest.classes is not None
     counts = np.array(manifest.splits[split].class_counts)
     shares, real_shares = metrics.class_shares(probabilities), counts / counts.sum()
-    unknown = np.flatnonzero((shares > 0) & (counts == 0))
-    if len(unknown):
-        raise InputError(
-            f"the {split} split has no image of class {manifest.classes[unknown[0]]}, so the samples' "
-            "classes cannot be compared with it; set evaluate.split to the other split, or evaluate.extractor to none"
-        )
     found.class_shares = [metrics.significant(share) for share in shares]
     found.values["rarest_class"] = min(found.class_shares)
-    found.values["class_divergence"] = metrics.significant(metrics.class_divergence(shares, real_shares))
+    unknown = np.flatnonzero((shares > 0) & (counts == 0))
+    if len(unknown):
+        name = manifest.classes[unknown[0]]
+        found.warnings.append(f"the {split} split has no image of class {name}: class_divergence is left out")
+    else:
+        found.values["class_divergence"] = metrics.significant(metrics.class_divergence(shares, real_shares))
     rows = zip(manifest.classes, found.class_shares, map(metrics.significant, real_shares), strict=True)
     _write_table(folder / "classes.csv", ("class", "share_samples", "share_real"), rows)
 
@@ -296,9 +321,7 @@ def _follow_training(
         found.values |= {"best_kimg": kimg, "best_distance": distance, "best_generator": str(files[step])}
 
 
-def _diagnose(
-    split: str, made: dict[str, Any], facts: dict[str, Any], found: Found, floor: dict[str, float]
-) -> "Diagnosis":
+def _diagnose(made: dict[str, Any], facts: dict[str, Any], found: Found, floor: dict[str, float]) -> "Diagnosis":
     import numpy as np
 
     from gan.diagnosis import NOT_TRAINED, Run, diagnose
@@ -319,19 +342,11 @@ def _diagnose(
             initial_grad_norm_g_first=summary["grad_norm_g_first_initial"],
             trajectory=[(kimg, point) for _, kimg, point in found.course],
             distance=found.values[distance] if distance else None,
-            floor=floor[distance] if distance else None,
+            floor=floor.get(distance) if distance else None,
             diversity=found.values["feature_diversity"] if distance else None,
-            real_variance=_real_variance(split) if distance else None,
+            real_variance=found.real_variance,
         )
     )
-
-
-def _real_variance(split: str) -> float:
-    """Variance of the real images' features, summed over the features."""
-    import numpy as np
-
-    with np.load(REFERENCE / f"{split}_statistics.npz") as real:
-        return float(np.trace(real["cov"]))
 
 
 def _show_beside_real(split: str, samples: "Images", folder: Path) -> None:

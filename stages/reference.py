@@ -11,13 +11,12 @@ from stages.stage import new_folder, run_stage, write_metrics
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import NDArray
 
     from gan.data.packed import Manifest
     from gan.metrics.scores import Real
 
 SPLITS = ("train", "test")
-COPY_SAMPLES = 1000
-"""Images, the first ones, that are looked up among the training images."""
 
 
 def reference(params: Params) -> None:
@@ -26,7 +25,8 @@ def reference(params: Params) -> None:
     With `evaluate.extractor: none` they are compared with the training images pixel by pixel, and that is all.
 
     `evaluate.weights` is relative to the main repository, even in the temporary copy of an experiment. DVC knows its
-    name and not its content: after another file has taken its place, run `dvc repro --force reference`.
+    name and not its content: after another file has taken its place, run `dvc repro --single-item --force reference`
+    and `dvc repro`.
     """
     from gan.data.packed import read_manifest
     from gan.device import open_device
@@ -40,7 +40,7 @@ def reference(params: Params) -> None:
     with new_folder(REFERENCE) as folder:
         if extractor == "none":
             facts: dict[str, Any] = {"extractor": extractor}
-            scores = _compare_pixels(params, manifest)
+            scores = _compare_pixels(manifest)
         else:
             device = open_device(params.hardware.device, params.hardware.threads, params.hardware.deterministic)
             if extractor == "classifier":
@@ -143,7 +143,8 @@ def _describe_real_images(params: Params, label: str, folder: Path, device: "tor
         batches = packed_batches(images, extractor.batch, device)
         features, probabilities[split] = describe(extractor, batches, len(images), f"features of {split}")
         real[split] = describe_real(features)
-        if not np.trace(real[split].cov) > 0:
+        # Equal images in unequal batches have features that differ by round-off.
+        if np.trace(real[split].cov) <= 1e-10 * real[split].mean @ real[split].mean:
             raise InputError(f"the images of the {split} split are all the same; there is nothing to compare with")
         write_real(folder, split, real[split])
 
@@ -152,8 +153,8 @@ def _describe_real_images(params: Params, label: str, folder: Path, device: "tor
     if classes is not None and params.evaluate.extractor == "classifier":
         labels = read_labels(PREPARED, "test")[: len(classes)]
         scores["test_accuracy"] = metrics.significant(metrics.accuracy(classes, labels))
-    near = metrics.near_copies(real["test"].features[:COPY_SAMPLES], real["train"].features)
-    copied = {"near_copies": near.copies.mean(), "neighbour_distance": near.distances.mean()}
+    copied = _share_copies(real["test"].features, real["train"].features)
+    frechet, _ = metrics.score_names(label)
     floors = {}
     for against, split in zip(SPLITS, reversed(SPLITS), strict=True):
         found = metrics.score(
@@ -162,21 +163,30 @@ def _describe_real_images(params: Params, label: str, folder: Path, device: "tor
         floors[against] = found.values | copied
         if len(real[split].features) < len(real[against].features):
             del floors[against]["coverage"]  # a few images cannot reach every neighbourhood, real as they may be
+        if len(real[split].features) <= extractor.width:
+            del floors[against][frechet]  # it would be nearly all bias
     return scores | {"floors": [_rounded(floors)]}
 
 
-def _compare_pixels(params: Params, manifest: "Manifest") -> dict[str, Any]:
-    """How near held-out images come to the training images, pixel by pixel, where there are any of both."""
-    from gan import metrics
+def _compare_pixels(manifest: "Manifest") -> dict[str, Any]:
+    """How near held-out images come to the training images, pixel by pixel, where there are any."""
     from gan.data.packed import read_images
 
-    if any(name not in manifest.splits or manifest.splits[name].count < 2 for name in SPLITS):
+    if manifest.splits["train"].count < 2:
+        raise InputError("the train split has one image, and copies are told from at least 2")
+    if "test" not in manifest.splits:
         return {"floors": [{split: {} for split in SPLITS}]}
-    training = read_images(PREPARED, "train")[: params.reference.images]
-    held_out = read_images(PREPARED, "test")[: params.reference.images][:COPY_SAMPLES]
-    near = metrics.near_copies(held_out, training)
-    copied = {"near_copies": near.copies.mean(), "neighbour_distance": near.distances.mean()}
+    copied = _share_copies(read_images(PREPARED, "test"), read_images(PREPARED, "train"))
     return {"floors": [_rounded(dict.fromkeys(SPLITS, copied))]}
+
+
+def _share_copies(held_out: "NDArray[Any]", training: "NDArray[Any]") -> dict[str, Any]:
+    """How many held-out images pass for copies of training images, by features, N×D, or pixels, N×H×W×C."""
+    from gan import metrics
+    from gan.metrics.scores import COPY_SAMPLES
+
+    near = metrics.near_copies(held_out[:COPY_SAMPLES], training)
+    return {"near_copies": near.copies.mean(), "neighbour_distance": near.distances.mean()}
 
 
 def _rounded(floors: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:

@@ -33,12 +33,13 @@ def _take_samples(params: Params, given: str) -> None:
     from gan.data.given import open_samples
     from gan.data.packed import file_md5, image_writer, read_images
     from gan.data.progress import progress
+    from gan.seeds import derive_seed
 
     side, channels = params.data.image_size, params.data.channels
     try:
         with (
             new_folder(SAMPLES) as folder,
-            open_samples(own_file(given), side, channels) as (count, images),
+            open_samples(own_file(given), side, channels, derive_seed(params.seed, "order")) as (count, images),
             progress("reading samples", count, "images") as advance,
         ):
             if count < 2:

@@ -64,5 +64,6 @@ def test_the_scores_are_those_of_the_default_experiment() -> None:
     assert row("inception_score", ".2f") in README
     for name in ("classifier-FD", "classifier-KD", "precision", "recall"):
         assert row(name, ".3g") in README
+    assert f"-S sample.generator=$PWD/{scores['details'][0]['best_generator']}" in README
     accuracy = json.loads((ROOT / "results/reference.json").read_text())["test_accuracy"]
     assert f"test accuracy {accuracy}" in README

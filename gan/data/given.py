@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+
 from gan.data.decoding import read_image
 from gan.data.packed import Images
 from gan.data.sources.archive import folder_images, open_archive, zip_images
@@ -12,8 +14,10 @@ from gan.errors import InputError
 
 
 @contextmanager
-def open_samples(path: Path, image_size: int, channels: int) -> Iterator[tuple[int, Iterator[Images]]]:
-    """How many images the folder or zip `path` holds, and each of them, H×W×C uint8, in the order of their names.
+def open_samples(path: Path, image_size: int, channels: int, seed: int) -> Iterator[tuple[int, Iterator[Images]]]:
+    """How many images the folder or zip `path` holds, and each of them, H×W×C uint8, in an order of the seed's.
+
+    Scores that are measured on a part of the samples take the first ones, and names often sort by class.
 
     image_size: the side that all of them must have, in pixels: resizing them here would be part of what is scored.
     channels: 1, grey, or 3, colour; images are converted.
@@ -23,17 +27,20 @@ def open_samples(path: Path, image_size: int, channels: int) -> Iterator[tuple[i
     """
     if path.is_dir():
         names = folder_images(path)
-        yield len(names), _read_all(names, lambda index: (path / names[index]).read_bytes(), image_size, channels)
+        yield len(names), _read_all(names, lambda index: (path / names[index]).read_bytes(), image_size, channels, seed)
     elif path.exists():
         zip_images(path)  # refuses a damaged or unsafe one
         with open_archive(path) as (names, read):
-            yield len(names), _read_all(names, read, image_size, channels)
+            yield len(names), _read_all(names, read, image_size, channels, seed)
     else:
         raise InputError(f"{path}: no such file or folder")
 
 
-def _read_all(names: list[str], read: Callable[[int], bytes], image_size: int, channels: int) -> Iterator[Images]:
-    for index, name in enumerate(names):
+def _read_all(
+    names: list[str], read: Callable[[int], bytes], image_size: int, channels: int, seed: int
+) -> Iterator[Images]:
+    for index in np.random.default_rng(seed).permutation(len(names)).tolist():
+        name = names[index]
         try:
             image = read_image(read(index), channels)
         except UnreadableError as error:

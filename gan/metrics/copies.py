@@ -7,6 +7,10 @@ from numpy.typing import NDArray
 
 from gan.metrics.neighbours import blocks, nearest, squared_distances
 
+SAME = 1e-5
+"""Distance, as a share of two images' lengths, that is none: features of equal images in unequal batches differ by
+some 1e-6."""
+
 
 @dataclass(frozen=True)
 class NearCopies:
@@ -45,6 +49,7 @@ def _distances_to_what_differs(images: NDArray[np.number], training: NDArray[np.
     for image in blocks(images):
         for block in blocks(training):
             distances = squared_distances(image, block)
-            distances[distances == 0] = np.inf
+            same = SAME**2 * (image.squares[:, None] + block.squares)
+            distances[distances <= same] = np.inf
             smallest[image.span] = np.minimum(smallest[image.span], distances.min(axis=1))
     return np.sqrt(np.where(np.isinf(smallest), 0.0, smallest))  # none if all training images are the same

@@ -73,6 +73,6 @@ def describe(extractor: Extractor, batches: Iterable[Tensor], count: int, label:
                 done += len(images)
                 advance(len(images))
     assert done == count
-    if not np.isfinite(features).all():
+    if not (np.isfinite(features).all() and (probabilities is None or np.isfinite(probabilities).all())):
         raise InputError(f"{label}: not all are finite (NaN); the extractor's weights are damaged")
     return features, probabilities

@@ -21,6 +21,10 @@ NEIGHBOURS = 5
 MANIFOLD_IMAGES = 10_000
 """Images of each side, at most and the first ones, that those four are measured on; the cost grows with the square."""
 
+COPY_SAMPLES = 1_000
+"""Samples, the first ones, that are looked up among the training images."""
+SAMPLES_PER_FEATURE = 2
+"""Samples for each feature from which on a Fréchet distance has an interval."""
 LEVEL = 0.95
 RESAMPLES = 1000
 """Of the bootstrap intervals."""
@@ -89,8 +93,9 @@ def score(
     seed: of the kernel distance's subsets and the intervals' resamples.
 
     An interval is over draws of the samples, the real images being as they are; those of recall and coverage, which
-    are shares of the real images, are over draws of these. With no more samples than features the Fréchet distance
-    has none: it is then mostly bias.
+    are shares of the real images, are over draws of these. The bias of a Fréchet distance is not in its interval, and
+    below `SAMPLES_PER_FEATURE` samples for each feature, where it is mostly that, it has none. Neither has a score to
+    which all images contribute the same, of which a bootstrap has nothing to tell.
     """
     values: dict[str, float] = {}
     contributions: dict[str, Vector] = {}
@@ -101,7 +106,7 @@ def score(
         contributions["inception_score"] = inception_contributions(probabilities, splits)
 
     mean, cov = feature_statistics(features)
-    if len(features) > features.shape[1]:
+    if len(features) >= SAMPLES_PER_FEATURE * features.shape[1]:
         contributions[frechet] = frechet_contributions(features, real.mean, real.cov)
         values[frechet] = float(contributions[frechet].mean())
     else:
@@ -114,7 +119,9 @@ def score(
         subsets=KERNEL_SUBSETS,
         size=KERNEL_SUBSET_SIZE,
     )
-    values[kernel], values[f"{kernel}_std"] = distance.value, distance.spread
+    values[kernel] = distance.value
+    if max(len(features), len(real.features)) > KERNEL_SUBSET_SIZE:  # else every subset is the whole
+        values[f"{kernel}_std"] = distance.spread
     contributions[kernel] = distance.contributions
 
     manifold = manifold_scores(features[:MANIFOLD_IMAGES], real.features[:MANIFOLD_IMAGES], real.radii, NEIGHBOURS)
@@ -130,5 +137,6 @@ def score(
     intervals = {
         name: interval(each, derive_seed(seed, "bootstrap", name), LEVEL, RESAMPLES)
         for name, each in contributions.items()
+        if np.ptp(each) > 0
     }
     return Scores(values, intervals)

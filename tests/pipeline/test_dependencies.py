@@ -47,6 +47,11 @@ def test_every_code_dep_is_imported(stage: str) -> None:
     for name in STAGES[stage]["deps"]:
         if name.endswith(".py"):
             assert ROOT / name in imported
+        elif (ROOT / name).suffix in (".j2", ".css"):
+            beside = [
+                file for file in (ROOT / name).parent.iterdir() if str(file.relative_to(ROOT)) in STAGES[stage]["deps"]
+            ]
+            assert any(f'"{Path(name).name}"' in file.read_text() for file in beside), f"nothing uses {name}"
         elif not name.startswith(("data/", "results/")):
             assert any((ROOT / name) in file.parents for file in imported)
 

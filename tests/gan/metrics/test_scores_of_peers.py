@@ -1,10 +1,14 @@
-"""Agreement with the tools whose numbers papers quote, on the same features and probabilities."""
+"""Agreement with the tools whose numbers papers quote, on the same features and from the same images."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.special import softmax
 from torch import nn
+from torch_fidelity import calculate_metrics
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
@@ -13,6 +17,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.kid import KernelInceptionDistance
 
+from gan.data.batches import packed_batches
 from gan.metrics import (
     feature_statistics,
     frechet_distance,
@@ -21,6 +26,9 @@ from gan.metrics import (
     manifold_scores,
     neighbourhood_radii,
 )
+from gan.metrics.extractors import describe
+from gan.metrics.inception_v3 import InceptionV3, read_inception_weights
+from tests.gan.metrics.inception_weights import write_random_inception
 
 pytestmark = pytest.mark.filterwarnings("ignore:Metric .* will save all extracted features:UserWarning")
 
@@ -113,3 +121,36 @@ def test_precision_and_recall(k: int, features: tuple[np.ndarray, np.ndarray]) -
     assert 0.1 < fidelity["precision"] < 0.95
     assert ours.precision.mean() == pytest.approx(fidelity["precision"], rel=1e-6)
     assert ours.recall.mean() == pytest.approx(fidelity["recall"], rel=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
+def test_the_scores_of_images_are_torch_fidelitys(tmp_path: Path) -> None:
+    count, side = 40, 48
+    random = np.random.default_rng(0)
+    write_random_inception(tmp_path / "weights.pth", "fid")
+    extractor = InceptionV3(*read_inception_weights(tmp_path / "weights.pth"), torch.device("cpu"))
+    features, probabilities = {}, {}
+    for name, brightness in (("generated", 200), ("real", 256)):
+        small = random.integers(0, brightness, (count, 6, 6, 3), np.uint8)
+        (tmp_path / name).mkdir()
+        images = [Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC) for image in small]
+        for index, image in enumerate(images):
+            image.save(tmp_path / name / f"{index:03}.png")
+        packed = np.stack([np.asarray(image) for image in images])
+        batches = packed_batches(packed, extractor.batch, torch.device("cpu"))
+        features[name], probabilities[name] = describe(extractor, batches, count, name)
+    expected = calculate_metrics(
+        input1=str(tmp_path / "generated"), input2=str(tmp_path / "real"), cuda=False, isc=True, fid=True, kid=True,
+        isc_splits=2, kid_subsets=1, kid_subset_size=count, samples_shuffle=False, cache=False, verbose=False,
+        feature_extractor_weights_path=str(tmp_path / "weights.pth"),
+    )  # fmt: skip
+    assert probabilities["generated"] is not None
+    score, spread = inception_score(probabilities["generated"], 2)
+    assert score == pytest.approx(expected["inception_score_mean"], rel=1e-4)
+    assert spread == pytest.approx(expected["inception_score_std"], rel=1e-3)
+    statistics = [feature_statistics(features[name]) for name in ("generated", "real")]
+    assert frechet_distance(*statistics[0], *statistics[1]) == pytest.approx(
+        expected["frechet_inception_distance"], rel=1e-4
+    )
+    distance = kernel_distance(features["generated"], features["real"], seed=0, subsets=1, size=count)
+    assert distance.value == pytest.approx(expected["kernel_inception_distance_mean"], rel=1e-4)

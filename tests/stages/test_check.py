@@ -1,0 +1,34 @@
+from pathlib import Path
+
+import pytest
+
+from gan.errors import InputError
+from stages.check import check
+from stages.layout import CHECKED
+from tests.stages.small_run import small_params
+
+
+@pytest.fixture(autouse=True)
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_says_the_same_whatever_the_parameters() -> None:
+    check(small_params())
+    first = CHECKED.read_bytes()
+    check(small_params({"generator": "mine/data/train/generator"}))
+    assert CHECKED.read_bytes() == first
+
+
+@pytest.mark.parametrize("name", ["data/train/kept/00000010/generator.safetensors", "{here}/data/train/generator"])
+def test_a_generator_that_the_run_would_remove_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^sample\.generator: .* lies in data/train, which the run replaces; copy it"):
+        check(small_params({"generator": name.format(here=tmp_path)}))
+    assert not CHECKED.exists()
+
+
+def test_so_are_samples_and_results() -> None:
+    with pytest.raises(
+        InputError, match=r"^evaluate\.samples: results/samples lies in results, which the run replaces"
+    ):
+        check(small_params(samples="results/samples"))
