@@ -200,12 +200,13 @@ def refusal(results: Sequence[Result]) -> str:
 def remedy(results: Sequence[Result]) -> str:
     """The command that scores the experiments again by the first one's protocol; nothing where none would.
 
-    What depends on the training, its data or its seed stays as it is when an experiment is scored again, and a
-    committed run that is no experiment is not scored again.
+    What depends on the training, its data or its seed stays as it is when an experiment is scored again. A committed
+    run that is no experiment is not scored again: others are scored by the protocol of the first such one.
     """
-    if any(result.commit == result.baseline for result in results):
+    first = next((result for result in results if result.commit == result.baseline), results[0])
+    others = [result for result in results if protocol_difference(first.protocol, result.protocol)]
+    if any(result.commit == result.baseline for result in others):
         return ""
-    first, *others = results
     classifier = first.params.get("evaluate.extractor") == "classifier"
     given = any(result.params.get("evaluate.samples") is not None for result in results)
     overrides: dict[str, Any] = {}
@@ -223,7 +224,8 @@ def remedy(results: Sequence[Result]) -> str:
     words = [
         f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in sorted(overrides.items())
     ]
-    return shlex.join(["python", "-m", "flows.evaluate", *(result.name for result in results), *words])
+    again = [result.name for result in results if result.commit != result.baseline]
+    return shlex.join(["python", "-m", "flows.evaluate", *again, *words])
 
 
 def deciding_params(params: Params) -> list[str]:

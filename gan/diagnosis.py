@@ -132,7 +132,7 @@ NOT_TRAINED = Diagnosis(
     rule="What was scored comes from elsewhere, so there is no training to judge.",
     evidence=(),
     explanation="A generator's file or a folder of images was scored as it is.",
-    advice="Set sample.generator and evaluate.samples back to null to train.",
+    advice="Read the scores; to train again, set sample.generator and evaluate.samples back to null.",
 )
 """The verdict on samples that this run did not train a generator for."""
 

@@ -13,10 +13,12 @@ from stages.stage import run_stage, write_file
 def check(params: Params) -> None:
     """Write the constant that says the parameters are valid; `run_stage` has checked all that they say by themselves.
 
-    A given file must not lie in what the run replaces: DVC would remove it before it is read.
+    A given file must be there, and not in what the run replaces: DVC would remove it before it is read.
     """
     given = {"sample.generator": params.sample.generator, "evaluate.samples": params.evaluate.samples}
     for key, name in given.items():
+        if name is not None and not own_file(name).exists():
+            raise InputError(f"{key}: {own_file(name)}: no such file or folder")
         for output in (PREPARED, REFERENCE, TRAINED, SAMPLES, RESULTS):
             if name is not None and own_file(name).resolve().is_relative_to(output.resolve()):
                 raise InputError(f"{key}: {name} lies in {output}, which the run replaces; copy it elsewhere first")

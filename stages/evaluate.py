@@ -39,6 +39,8 @@ SIDE_BY_SIDE_ROWS = SIDE_BY_SIDE_COLUMNS = 8
 FIGURE_SCALE = 2
 GENERATED_TOGETHER = 100
 """Images that a kept generator makes at a time."""
+IMAGES_PER_CLASS = 2
+"""Samples for each class in a part of the Inception Score below which it is held down."""
 ENOUGH_PER_FEATURE = 10
 """Images for each feature from which on a Fréchet distance's bias is small beside most distances."""
 
@@ -174,6 +176,7 @@ def _score_by_features(
 
     from gan import metrics
     from gan.data.batches import packed_batches
+    from gan.data.progress import progress
     from gan.device import open_device
     from gan.metrics.extractors import describe, load_extractor
     from gan.metrics.scores import read_real
@@ -182,7 +185,8 @@ def _score_by_features(
     extractor = load_extractor(params.evaluate.extractor, REFERENCE, device)
     real = read_real(REFERENCE, params.evaluate.split)
     batches = packed_batches(samples, extractor.batch, device)
-    features, probabilities = describe(extractor, batches, len(samples), "features of the samples")
+    with progress("features of the samples", len(samples), "images") as advance:
+        features, probabilities = describe(extractor, batches, len(samples), advance)
     label = facts["label"]
     scores = metrics.score(features, probabilities, real, label=label, splits=params.evaluate.splits, seed=made["seed"])
     found.values = {name: metrics.significant(value) for name, value in scores.values.items()}
@@ -196,15 +200,17 @@ def _score_by_features(
         _compare_classes(found, params.evaluate.split, manifest, probabilities, folder)
     if params.evaluate.trajectory and made["origin"] == "training":
         _follow_training(found, params.evaluate.trajectory, made, extractor, real, device, folder)
-    found.warnings += _warn_of_bias(
-        metrics.score_names(label)[0],
-        extractor.width,
-        {
-            "samples (sample.count)": len(samples),
-            "real images": len(real.features),
-            "samples of each kept generator (evaluate.trajectory)": params.evaluate.trajectory * bool(found.course),
-        },
-    )
+    frechet, _ = metrics.score_names(label)
+    held_out = _count_held_out(params.evaluate.split)
+    if held_out < len(samples):
+        few = metrics.frechet_distance(*metrics.feature_statistics(features[:held_out]), real.mean, real.cov)
+        found.values[f"{frechet}_equal_counts"] = metrics.significant(few)
+    counts = {"samples": len(samples), "real images": len(real.features), "held-out real images": held_out}
+    if found.course:
+        counts["samples of each kept generator"] = params.evaluate.trajectory
+    found.warnings += _warn_of_bias(frechet, extractor.width, counts)
+    if probabilities is not None:
+        found.warnings += _warn_of_parts(len(samples) // params.evaluate.splits, probabilities.shape[1])
     return _protocol(params, manifest, made, len(training), len(real.features))
 
 
@@ -222,6 +228,17 @@ def _warn_of_bias(distance: str, width: int, counts: dict[str, int]) -> list[str
         for kind, count in counts.items()
         if 0 < count <= width
     ]
+
+
+def _warn_of_parts(images: int, classes: int) -> list[str]:
+    """A sentence if the parts of the Inception Score are too small to hold all classes."""
+    if images >= IMAGES_PER_CLASS * classes:
+        return []
+    said = (
+        f"inception_score is of parts of {images:,} samples for {classes:,} classes: it comes out too low, and "
+        "compares at equal counts and parts only; take more samples, or lower evaluate.splits"
+    )
+    return [said]
 
 
 def _look_for_copies(
@@ -298,23 +315,23 @@ def _follow_training(
     distances show a course, and compare with each other alone.
     """
     from gan import metrics
+    from gan.data.progress import progress
     from gan.metrics.extractors import describe
     from gan.networks.build import load_generator
     from gan.sampling import draw_latents, generate
     from gan.seeds import derive_seed
 
     summary = _read_json(TRAINING_SUMMARY)
-    files = {}
-    for file in sorted((TRAINED / "kept").glob(f"*/{made['generator']}")):
-        generator, architecture = load_generator(file, device)
-        latents = draw_latents(count, architecture["z_dim"], derive_seed(made["seed"], "trajectory"))
-        batches = generate(generator, latents, GENERATED_TOGETHER, device)
-        step = int(file.parent.name)
-        features, _ = describe(extractor, batches, count, f"generator of step {step}")
-        distance = metrics.frechet_distance(*metrics.feature_statistics(features), real.mean, real.cov)
-        kimg = metrics.significant(step * summary["kimg"] / summary["steps"])
-        found.course.append((step, kimg, metrics.significant(distance)))
-        files[step] = file
+    files = {int(file.parent.name): file for file in (TRAINED / "kept").glob(f"*/{made['generator']}")}
+    with progress("course of training", count * len(files), "images") as advance:
+        for step, file in sorted(files.items()):
+            generator, architecture = load_generator(file, device)
+            latents = draw_latents(count, architecture["z_dim"], derive_seed(made["seed"], "trajectory"))
+            batches = generate(generator, latents, GENERATED_TOGETHER, device)
+            features, _ = describe(extractor, batches, count, advance)
+            distance = metrics.frechet_distance(*metrics.feature_statistics(features), real.mean, real.cov)
+            kimg = metrics.significant(step * summary["kimg"] / summary["steps"])
+            found.course.append((step, kimg, metrics.significant(distance)))
     _write_table(folder / "trajectory.csv", ("step", "kimg", "distance"), found.course)
     if found.course:
         step, kimg, distance = min(found.course, key=lambda point: point[2])

@@ -132,6 +132,7 @@ def _describe_real_images(params: Params, label: str, folder: Path, device: "tor
     from gan import metrics
     from gan.data.batches import packed_batches
     from gan.data.packed import read_images, read_labels
+    from gan.data.progress import progress
     from gan.metrics.extractors import describe, load_extractor
     from gan.metrics.scores import describe_real, write_real
 
@@ -141,7 +142,8 @@ def _describe_real_images(params: Params, label: str, folder: Path, device: "tor
     for split in SPLITS:
         images = read_images(PREPARED, split)[: params.reference.images]
         batches = packed_batches(images, extractor.batch, device)
-        features, probabilities[split] = describe(extractor, batches, len(images), f"features of {split}")
+        with progress(f"features of {split}", len(images), "images") as advance:
+            features, probabilities[split] = describe(extractor, batches, len(images), advance)
         real[split] = describe_real(features)
         # Equal images in unequal batches have features that differ by round-off.
         if np.trace(real[split].cov) <= 1e-10 * real[split].mean @ real[split].mean:

@@ -34,6 +34,7 @@ class Known:
     """What real images have by definition."""
 
 
+EQUAL = "_equal_counts"
 FEATURES = {
     "classifier": "a classifier trained on the real images",
     "squeezenet": "SqueezeNet 1.1, which was trained on photographs (ImageNet)",
@@ -45,7 +46,7 @@ KNOWN_SCORES = {
     "inception_score": Known(
         "Inception Score",
         "How certainly the extractor names each sample's class and how evenly it names all classes: 1 at worst, the "
-        "number of classes that it knows at best.",
+        "number of classes that it knows at best. After ±: the spread over the parts that the samples are cut into.",
         "higher",
         ".2f",
     ),
@@ -138,7 +139,8 @@ def know(key: str) -> Known:
         return Known(
             key,
             f"Kernel distance (squared MMD) of the samples from the real images, in the features of {features}; unlike "
-            "the Fréchet distance it does not grow where images are few, and by chance it may lie below 0.",
+            "the Fréchet distance it does not grow where images are few, and by chance it may lie below 0. After ±: "
+            "the spread over the subsets that it is the mean of.",
             "lower",
         )
     return Known(key, "", "")
@@ -158,8 +160,9 @@ def score_rows(scores: Mapping[str, Any], rarest_real_class: float | None = None
     """Every single number of a scores.json, in its order and then that of its `details`, in words.
 
     The spread of KEY is `KEY_std`; its 95 % interval stands in `intervals`, the real images' number in `floor`, and
-    each of the three is a list of one mapping. `rarest_real_class` is the real images' share of their rarest class. A
-    score without words here is shown under its own name.
+    each of the three is a list of one mapping. `KEY_equal_counts` is the score of as many samples as real images gave
+    that. `rarest_real_class` is the real images' share of their rarest class. A score without words here is shown
+    under its own name.
     """
     details, intervals, floor = (first(scores, key) for key in ("details", "intervals", "floor"))
     values = {key: value for key, value in {**scores, **details}.items() if is_number(value)}
@@ -168,7 +171,7 @@ def score_rows(scores: Mapping[str, Any], rarest_real_class: float | None = None
         real = {"rarest_class": rarest_real_class} | real
     rows = []
     for key, value in values.items():
-        if key.removesuffix("_std") in values.keys() - {key}:
+        if {key.removesuffix("_std"), key.removesuffix(EQUAL)} & (values.keys() - {key}):
             continue
         known = know(key)
         text = number(value, known.spec)
@@ -176,6 +179,8 @@ def score_rows(scores: Mapping[str, Any], rarest_real_class: float | None = None
             text += f" ± {number(values[f'{key}_std'], known.spec)}"
         interval = " to ".join(number(end, known.spec) for end in intervals[key]) if key in intervals else None
         yardstick = number(real[key], known.spec) if key in real else known.real
+        if yardstick is not None and f"{key}{EQUAL}" in values:
+            yardstick += f", as many samples {number(values[f'{key}{EQUAL}'], known.spec)}"
         rows.append(ScoreRow(key, known.label, known.meaning, known.better, text, interval, yardstick))
     return rows
 

@@ -1,6 +1,6 @@
 """The networks whose features the scores compare, by the names of `evaluate.extractor`."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gan.data.progress import progress
 from gan.errors import InputError
 from gan.metrics.classifier import load_classifier
 from gan.metrics.inception_v3 import load_inception_v3
@@ -52,27 +51,28 @@ def load_extractor(name: str, folder: Path, device: torch.device) -> Extractor:
     raise ValueError(f"no extractor is named {name!r}")
 
 
-def describe(extractor: Extractor, batches: Iterable[Tensor], count: int, label: str) -> Described:
+def describe(
+    extractor: Extractor, batches: Iterable[Tensor], count: int, advance: Callable[[int], object]
+) -> Described:
     """Describe `count` images, which come in batches N×C×H×W, uint8, on the extractor's device.
 
-    The progress is shown under `label`. Raises InputError for features that are not finite.
+    `advance` is called with the number of each few that are done. Raises InputError for features that are not finite.
     """
     features = np.empty((count, extractor.width), np.float32)
     probabilities: NDArray[np.float64] | None = None
     done = 0
-    with progress(label, count, "images") as advance:
-        for batch in batches:
-            for images in batch.split(extractor.batch):
-                found, classes = extractor.describe(images)
-                rows = slice(done, done + len(images))
-                features[rows] = found.cpu().numpy()
-                if classes is not None:
-                    if probabilities is None:
-                        probabilities = np.empty((count, classes.shape[1]))
-                    probabilities[rows] = classes.cpu().numpy()
-                done += len(images)
-                advance(len(images))
+    for batch in batches:
+        for images in batch.split(extractor.batch):
+            found, classes = extractor.describe(images)
+            rows = slice(done, done + len(images))
+            features[rows] = found.cpu().numpy()
+            if classes is not None:
+                if probabilities is None:
+                    probabilities = np.empty((count, classes.shape[1]))
+                probabilities[rows] = classes.cpu().numpy()
+            done += len(images)
+            advance(len(images))
     assert done == count
     if not (np.isfinite(features).all() and (probabilities is None or np.isfinite(probabilities).all())):
-        raise InputError(f"{label}: not all are finite (NaN); the extractor's weights are damaged")
+        raise InputError("the features are not all finite (NaN); the extractor's weights are damaged")
     return features, probabilities

@@ -16,19 +16,26 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_says_the_same_whatever_the_parameters() -> None:
     check(small_params())
     first = CHECKED.read_bytes()
-    check(small_params({"generator": "mine/data/train/generator"}))
+    Path("mine/data/train").mkdir(parents=True)
+    check(small_params({"generator": "mine/data/train"}))
     assert CHECKED.read_bytes() == first
 
 
 @pytest.mark.parametrize("name", ["data/train/kept/00000010/generator.safetensors", "{here}/data/train/generator"])
 def test_a_generator_that_the_run_would_remove_is_refused(name: str, tmp_path: Path) -> None:
+    path = Path(name.format(here=tmp_path))
+    path.parent.mkdir(parents=True)
+    path.touch()
     with pytest.raises(InputError, match=r"^sample\.generator: .* lies in data/train, which the run replaces; copy it"):
         check(small_params({"generator": name.format(here=tmp_path)}))
     assert not CHECKED.exists()
 
 
-def test_so_are_samples_and_results() -> None:
+def test_so_are_samples_and_results_and_what_is_not_there() -> None:
+    Path("results/samples").mkdir(parents=True)
     with pytest.raises(
         InputError, match=r"^evaluate\.samples: results/samples lies in results, which the run replaces"
     ):
         check(small_params(samples="results/samples"))
+    with pytest.raises(InputError, match=r"^evaluate\.samples: nowhere: no such file or folder$"):
+        check(small_params(samples="nowhere"))

@@ -81,6 +81,7 @@ def test_scores_with_their_protocol() -> None:
         "best_kimg",
         "best_distance",
         "best_generator",
+        "classifier-FD_equal_counts",
     ]
     # 64 samples in 128 features leave the Fréchet distance without an interval, and with a warning.
     manifold = ["precision", "recall", "density", "coverage"]
@@ -88,9 +89,10 @@ def test_scores_with_their_protocol() -> None:
     assert all(low <= (scores | details)[name] <= high for name, (low, high) in intervals.items())
     assert floor == json.loads(REFERENCE_SCORES.read_text())["floors"][0]["train"]
     assert [warning.partition(":")[0] for warning in scores["warnings"]] == [
-        "classifier-FD is measured on 64 samples (sample.count) in 128 features",
+        "classifier-FD is measured on 64 samples in 128 features",
         "classifier-FD is measured on 90 real images in 128 features",
-        "classifier-FD is measured on 20 samples of each kept generator (evaluate.trajectory) in 128 features",
+        "classifier-FD is measured on 40 held-out real images in 128 features",
+        "classifier-FD is measured on 20 samples of each kept generator in 128 features",
     ]
     assert sum(scores["class_shares"]) == pytest.approx(1, abs=1e-5)
     assert details["rarest_class"] == min(scores["class_shares"])
@@ -219,6 +221,26 @@ def test_what_comes_from_elsewhere_has_scores_and_no_verdict_on_training(origin:
     assert scores["verdict"] == "not trained here"
     assert scores["classifier-FD"] > 0
     assert not (EVALUATION_FIGURES / "trajectory.csv").exists()
+
+
+def test_at_equal_counts_real_images_are_no_farther_than_samples() -> None:
+    write_prepared(train=200, test=140)
+    reference(small_params())
+    samples = marked_squares(500, 9)[0]
+    scores = scores_of(samples)
+    few = scores_of(samples[:140])
+    assert scores["classifier-FD_equal_counts"] == pytest.approx(few["classifier-FD"], rel=1e-5)
+    assert scores["classifier-FD"] < scores["classifier-FD_equal_counts"]
+    assert "classifier-FD_equal_counts" not in few
+
+
+def test_an_inception_score_of_small_parts_is_warned_of() -> None:
+    write_prepared(train=90, test=40)
+    reference(small_params())
+    samples = marked_squares(64, 9)[0]
+    (warning,) = [text for text in scores_of(samples, splits=12)["warnings"] if text.startswith("inception_score")]
+    assert warning.startswith("inception_score is of parts of 5 samples for 3 classes: it comes out too low")
+    assert not [text for text in scores_of(samples, splits=10)["warnings"] if text.startswith("inception_score")]
 
 
 def test_too_few_samples_are_refused() -> None:

@@ -41,7 +41,8 @@ def test_the_report_is_written_and_named(run: Path, caplog: pytest.LogCaptureFix
     assert caplog.messages[-1] == (
         "report: results/report/index.html  Inception Score 8.31 ± 0.12 (real 9.50)  classifier-FD 12.3 (real 0.84)  "
         "classifier-KD 0.0123\n"
-        "verdict: still improving. Next: Double train.epochs."
+        "verdict: still improving. Next: Double train.epochs.\n"
+        "warning: 10,000 samples against 40 real images."
     )
 
 
