@@ -102,7 +102,7 @@ def report(params: Params) -> None:
         for row in headline(score_rows(scores)):
             summary += f"  {row.label} {row.value}" + (f" (real {row.real})" if row.real else "")
         summary += f"\nverdict: {diagnosis.verdict}" + (f". Next: {diagnosis.advice}" if diagnosis.advice else "")
-        summary += "".join(f"\nwarning: {warning}" for warning in scores["warnings"])
+        summary += "".join(f"\nwarning: {warning}" for warning in scores.get("warnings", []))
         (folder / "summary.txt").write_text(summary + "\n", encoding="utf-8")
     log.info(summary)
 

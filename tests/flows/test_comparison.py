@@ -131,7 +131,10 @@ def test_the_command_holds_for_all_experiments_or_is_not_given() -> None:
     assert remedy([A, c, split]) == "python -m flows.evaluate a c d evaluate.split=train sample.count=100"
     assert remedy([A, c, result("e", {"image_size": 64}, {"data.image_size": 64})]) == ""
     committed = Result("HEAD", "c" * 40, "c" * 40, c.scores, c.params)
-    assert remedy([A, committed]) == "", "only experiments are scored again"
+    # Only experiments are scored again: by the protocol of what is committed, if there is but one.
+    assert remedy([A, committed]) == "python -m flows.evaluate a sample.count=5"
+    other = Result("v1", "d" * 40, "d" * 40, A.scores, A.params)
+    assert remedy([A, committed, other]) == ""
 
 
 def test_other_extractors_do_not_depend_on_the_seed() -> None:

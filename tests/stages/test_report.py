@@ -140,7 +140,7 @@ def test_images_from_elsewhere_are_reported_without_training(run: Path, no_rows:
     write_json(layout.SCORES, SCORES | {"verdict": "not trained here"})
     report(load_params(run / "params.yaml"))
     assert sorted(digests(layout.REPORT)) == ["classes.svg", "index.html", "precision_recall.svg", "summary.txt"]
-    assert (layout.REPORT / "summary.txt").read_text().endswith("\nverdict: not trained here\n")
+    assert "\nverdict: not trained here\n" in (layout.REPORT / "summary.txt").read_text()
     page = REPORT.read_text()
     assert f"{'b' * 32}  data/samples/images.npy" in page
     assert "data/train" not in page
