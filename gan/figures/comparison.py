@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from gan.figures.curves import DISCRIMINATOR, GENERATOR, Curve, smooth, thin
 from gan.figures.page import Figure, page_environment
-from gan.figures.scores import first, is_frechet, is_kernel, is_number, know, number
+from gan.figures.scores import EQUAL, first, is_frechet, is_kernel, is_number, know, number
 from gan.figures.style import (
     BLUE,
     DASHED,
@@ -233,7 +233,11 @@ def finding(experiments: Sequence[Experiment]) -> str:
             names[NAMED - 1 :] = [f"{len(names) - NAMED + 1} more"]
         said = f"By the {known.label}, {', '.join(names[:-1])} and {names[-1]} cannot be told apart."
     floor = floor_of(best, key)
-    return said if floor is None else f"{said} Held-out real images reach {number(floor, known.spec)}."
+    if floor is None:
+        return said
+    said += f" Held-out real images reach {number(floor, known.spec)}"
+    fair = first(best.scores, "details").get(f"{key}{EQUAL}")
+    return f"{said}." if fair is None else f"{said}, as many samples of {best.name} {number(fair, known.spec)}."
 
 
 def _said(experiment: Experiment, key: str) -> str:

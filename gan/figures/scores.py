@@ -35,6 +35,7 @@ class Known:
 
 
 EQUAL = "_equal_counts"
+"""Ends the name of a score of as many samples as there are held-out real images."""
 FEATURES = {
     "classifier": "a classifier trained on the real images",
     "squeezenet": "SqueezeNet 1.1, which was trained on photographs (ImageNet)",

@@ -183,7 +183,8 @@ def test_what_does_not_come_up_is_said_with_its_last_words(tmp_path: Path) -> No
 def test_only_what_was_started_is_ended(tmp_path: Path) -> None:
     (tmp_path / setup.STATE).mkdir(parents=True)
     sleep = ["-c", "import time; time.sleep(600)"]
-    setup.start(tmp_path, "reports", sleep, "here", lambda _: True)
+    # A process that has only just begun does not show its command yet.
+    setup.start(tmp_path, "reports", sleep, "here", lambda _: setup.find(tmp_path, "reports") is not None)
     ours = setup.find(tmp_path, "reports")
     assert ours is not None
     setup.start(tmp_path, "reports", sleep, "here", lambda _: True)

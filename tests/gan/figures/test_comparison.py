@@ -137,6 +137,9 @@ def test_the_finding_says_no_more_than_the_intervals() -> None:
         "By the FID, a (1.1, 95 % interval 1 to 1.2) and c (1.3, 95 % interval 1.15 to 1.4) cannot be told apart. "
         "Held-out real images reach 1."
     )
+    details = [{"FID_equal_counts": 4.5}]
+    fewer = Experiment(**vars(best) | {"scores": {**best.scores, "details": details}})
+    assert said(second, fewer).endswith("Held-out real images reach 1, as many samples of a 4.5.")
     assert "a (1, 95 % interval 0 to 2), b (1, 95 % interval 0 to 2) and 3 more cannot" in said(
         *(scored(name, 0.0, 1.0, 2.0) for name in "abcde")
     )

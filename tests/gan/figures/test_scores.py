@@ -39,6 +39,12 @@ def test_each_score_stands_with_its_spread_its_interval_and_that_of_real_images(
     }
 
 
+def test_fewer_real_images_stand_beside_as_many_samples() -> None:
+    rows = by_key(score_rows(SCORES | {"details": [{"classifier-FD_equal_counts": 3.40047}]}))
+    assert rows["classifier-FD"] == ("1.02", None, "1.21, as many samples 3.4")
+    assert "classifier-FD_equal_counts" not in rows
+
+
 def test_a_score_without_words_is_shown_by_its_name() -> None:
     scores = {
         "novelty": 0.00123, "count": 12345, "novelty_std": 0.1, "alone_std": 2.0, "why": "text", "flag": True,
