@@ -36,7 +36,11 @@ def test_nothing_runs_on_an_unchanged_tree_and_git_is_clean(project: Project) ->
         ({"sample.count": 128}, ["check", "sample", "evaluate", "report"]),
         ({"evaluate.splits": 4}, ["check", "evaluate", "report"]),
         ({"train.lr_d": 3e-3}, ["check", "train", "sample", "evaluate", "report"]),
-        ({"data.validation_fraction": 0.2}, ["check", "prepare", "reference", "train", "sample", "evaluate", "report"]),
+        pytest.param(
+            {"data.validation_fraction": 0.2},
+            ["check", "prepare", "reference", "train", "sample", "evaluate", "report"],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_changed_parameter_re_runs_what_depends_on_it_and_the_run_cache_brings_the_old_back(
@@ -96,6 +100,7 @@ def test_a_changed_schema_re_runs_the_check_alone(project: Project) -> None:
     assert project.repro() == ["check"]
 
 
+@pytest.mark.slow
 def test_training_killed_and_repeated_ends_with_the_same_bytes(project: Project) -> None:
     project.set({"train.epochs": 30, "train.checkpoint_seconds": 0.0})
     runs = project.path / ".atelier/runs"
@@ -259,6 +264,7 @@ def test_what_dvc_tracks_names_no_clock_host_or_absolute_path(project: Project) 
             assert not unwanted.search(text), name
 
 
+@pytest.mark.slow
 def test_unlabelled_images_are_refused_with_what_to_do_and_scored_without_a_classifier(project: Project) -> None:
     import numpy as np
     from PIL import Image
