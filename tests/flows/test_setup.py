@@ -242,7 +242,8 @@ def test_it_all_comes_up_runs_an_experiment_stays_as_it_is_and_goes(project: Pro
         # As a person does it, in a shell in which nothing but the address is set.
         project.run("sh", "-c", f"{trigger} --watch --watch-timeout 300", PREFECT_API_URL=api)
         assert "mnist-quick" in project.run("dvc", "exp", "list")
-        assert answers(f"{reports}/mnist-quick/index.html")
+        commit = project.run("git", "rev-parse", "HEAD")[:7]
+        assert answers(f"{reports}/mnist-quick-{commit}/index.html")
         assert project.run("git", "status", "--porcelain") == ""
 
         assert "starts" not in set_up()
