@@ -21,7 +21,7 @@ from stages.layout import (
     TRAINED,
     TRAINING_SUMMARY,
 )
-from stages.stage import new_folder, run_stage, write_metrics
+from stages.stage import new_folder, read_json, run_stage, write_metrics
 
 if TYPE_CHECKING:
     import numpy as np
@@ -70,12 +70,12 @@ def evaluate(params: Params) -> None:
     from gan.data.packed import read_images, read_manifest
 
     manifest = read_manifest(PREPARED)
-    made = _read_json(SAMPLES / "manifest.json")
-    facts = _read_json(REFERENCE / "extractor.json")
+    made = read_json(SAMPLES / "manifest.json")
+    facts = read_json(REFERENCE / "extractor.json")
     samples = read_images(SAMPLES, "images")
     _check_counts(params, manifest, len(samples))
     found = Found()
-    floor: dict[str, float] = _read_json(REFERENCE_SCORES)["floors"][0][params.evaluate.split]
+    floor: dict[str, float] = read_json(REFERENCE_SCORES)["floors"][0][params.evaluate.split]
     with new_folder(EVALUATION_FIGURES) as folder:
         if params.evaluate.extractor == "none":
             training = read_images(PREPARED, "train")
@@ -321,7 +321,7 @@ def _follow_training(
     from gan.sampling import draw_latents, generate
     from gan.seeds import derive_seed
 
-    summary = _read_json(TRAINING_SUMMARY)
+    summary = read_json(TRAINING_SUMMARY)
     files = {int(file.parent.name): file for file in (TRAINED / "kept").glob(f"*/{made['generator']}")}
     with progress("course of training", count * len(files), "images") as advance:
         for step, file in sorted(files.items()):
@@ -350,7 +350,7 @@ def _diagnose(made: dict[str, Any], facts: dict[str, Any], found: Found, floor: 
         header, *rows = csv.reader(file)
     # A term that has no value at a step is empty there.
     columns = np.array([[float(value or "nan") for value in row] for row in rows]).reshape(len(rows), len(header)).T
-    summary = _read_json(TRAINING_SUMMARY)
+    summary = read_json(TRAINING_SUMMARY)
     distance = score_names(facts["label"])[0] if "label" in facts else None
     return diagnose(
         Run(
@@ -380,11 +380,6 @@ def _show_beside_real(split: str, samples: "Images", folder: Path) -> None:
 def _write_table(path: Path, header: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([header, *rows])
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    values: dict[str, Any] = json.loads(path.read_text())
-    return values
 
 
 if __name__ == "__main__":

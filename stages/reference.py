@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from gan.errors import InputError
 from gan.params import Params
-from stages.layout import DOWNLOADS, MAIN_REPOSITORY, PREPARED, REFERENCE, REFERENCE_SCORES
+from stages.layout import DOWNLOADS, PREPARED, REFERENCE, REFERENCE_SCORES, own_file
 from stages.stage import new_folder, run_stage, write_metrics
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def _take_weights(params: Params, folder: Path) -> dict[str, Any]:
     from gan.metrics.squeezenet import read_weights, save_weights
 
     extractor = params.evaluate.extractor
-    file = find_weights(extractor, params.evaluate.weights, MAIN_REPOSITORY, DOWNLOADS)
+    file = find_weights(extractor, params.evaluate.weights, own_file, DOWNLOADS)
     path = folder / weights_name(extractor)
     kind = None
     if extractor == "squeezenet1_1":

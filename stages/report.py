@@ -1,7 +1,6 @@
 """report: the run's results in; one page with every figure beside what made it, out."""
 
 import csv
-import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from stages.layout import (
     TRAINED,
     TRAINING_SUMMARY,
 )
-from stages.stage import new_folder, run_stage
+from stages.stage import new_folder, read_json, run_stage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,8 +48,8 @@ def report(params: Params) -> None:
     from gan.figures.scores import headline, score_rows
 
     data = read_manifest(PREPARED)
-    samples, scores = _read_json(SAMPLES / "manifest.json"), _read_json(SCORES)
-    verdict = _read_json(DIAGNOSIS)
+    samples, scores = read_json(SAMPLES / "manifest.json"), read_json(SCORES)
+    verdict = read_json(DIAGNOSIS)
     diagnosis = Diagnosis(**verdict | {"evidence": tuple(verdict["evidence"])})
     course = _columns(TRAJECTORY)
     classes = [
@@ -88,9 +87,9 @@ def report(params: Params) -> None:
             ),
             scores=scores,
             scores_source=Source(SCORES, _provenance(SCORES, "evaluate", scored_with)),
-            test_accuracy=_read_json(REFERENCE_SCORES).get("test_accuracy"),
+            test_accuracy=read_json(REFERENCE_SCORES).get("test_accuracy"),
             classes=classes,
-            training=_read_json(TRAINING_SUMMARY) if TRAINING_SUMMARY.exists() else {},
+            training=read_json(TRAINING_SUMMARY) if TRAINING_SUMMARY.exists() else {},
             params=params.model_dump(),
             data=data,
             samples=samples,
@@ -170,11 +169,6 @@ def _digests(*files: Path) -> Digests:
     from gan.data.packed import file_md5
 
     return {file: file_md5(file) for file in files if file.exists()}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return values
 
 
 def _columns(path: Path) -> "dict[str, NDArray[np.float64]]":

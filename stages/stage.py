@@ -120,6 +120,12 @@ def write_file(path: Path, content: str) -> None:
     partial.replace(path)
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds a mapping, as the stages write them."""
+    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return values
+
+
 def write_metrics(path: Path, values: dict[str, Any]) -> None:
     """Write a metrics file as DVC reads it: JSON, in the order given."""
     write_file(path, json.dumps(values, indent=2, allow_nan=False) + "\n")

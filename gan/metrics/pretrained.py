@@ -1,8 +1,7 @@
 """Where the weights of a network that was trained elsewhere are found, and what scores made with them are called."""
 
 import hashlib
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gan.data.download import download
@@ -23,16 +22,15 @@ PUBLISHED = {
 """Mirrors of the weights that come by download, by `evaluate.extractor` and `evaluate.weights`."""
 
 
-def find_weights(extractor: str, weights: str | None, base: Path, downloads: Path) -> Path:
+def find_weights(extractor: str, weights: str | None, locate: Callable[[str], Path], downloads: Path) -> Path:
     """The file of the weights of `extractor` that `weights` names, as `evaluate.weights` does.
 
-    A local file's name is relative to the folder `base`, or absolute, or begins with `~`; what is published is brought
-    into `downloads` if missing. Raises InputError for a missing file and a failed download.
+    `locate` says where a local file of that name lies; what is published is brought into `downloads` if missing.
+    Raises InputError for a missing file and a failed download.
     """
     if weights is None or (extractor, weights) in PUBLISHED:
         return download_weights(PUBLISHED[extractor, weights], downloads)
-    # Unlike Path.expanduser, os.path's leaves the name of an unknown user as it stands.
-    path = base / os.path.expanduser(weights)  # noqa: PTH111
+    path = locate(weights)
     if not path.is_file():
         url = PUBLISHED[extractor, None][0]
         raise InputError(f"evaluate.weights: {path}: no such file; give one, or null to download {url}")

@@ -10,7 +10,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser
 
 from stages.comparison import COMPARISON, main
-from tests.browser.test_report import DESKTOP, opened, shown
+from tests.browser.looking import DESKTOP, asked_and_said, opened, shown
 from tests.stages.comparison_runs import entry, scores_of, three, write_comparison
 
 LONG = "Aa_" * 40
@@ -52,17 +52,12 @@ PAGES = pytest.mark.parametrize("of", ["page_file", "long_page_file", "refused_p
 def test_the_page_loads_nothing_beyond_itself_and_complains_of_nothing(
     browser: Browser, page_file: Path, scheme: str
 ) -> None:
-    with browser.new_context(viewport=DESKTOP, color_scheme=scheme) as context:  # type: ignore[arg-type]
-        page = context.new_page()
-        asked: list[str] = []
-        said: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.goto(page_file.as_uri(), wait_until="networkidle")
+    assert asked_and_said(browser, page_file, scheme) == ([page_file.as_uri()], [])
+
+
+def test_every_figure_is_seen(browser: Browser, page_file: Path) -> None:
+    with opened(browser, page_file) as page:
         widths = page.eval_on_selector_all("img", "all => all.map(each => each.naturalWidth)")
-    assert [url for url in asked if not url.startswith("data:")] == [page_file.as_uri()]
-    assert said == []
     assert len(widths) == 7
     assert min(widths) > 0
 

@@ -3,22 +3,20 @@
 import contextlib
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser
 
 from gan.params import load_params
 from stages import layout
 from stages.report import report
+from tests.browser.looking import DESKTOP, asked_and_said, opened, shown
 from tests.stages.reported_run import DIAGNOSIS, SCORES, make_run, write_json
 
-DESKTOP = {"width": 1280, "height": 800}
 PHONE = {"width": 360, "height": 740}
 LONG = "Aa_" * 60
 
@@ -45,41 +43,11 @@ def long_page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / layout.REPORT / "index.html"
 
 
-@contextlib.contextmanager
-def opened(browser: Browser, file: Path, **options: Any) -> Iterator[Page]:
-    with browser.new_context(**{"viewport": DESKTOP, **options}) as context:
-        page = context.new_page()
-        page.goto(file.as_uri())
-        yield page
-
-
-def shown(page: Page, selector: str) -> list[list[float]]:
-    """Left, top, right and bottom of what is displayed, in CSS pixels of the window."""
-    boxes: list[list[float]] = page.eval_on_selector_all(
-        selector,
-        "all => all.map(each => each.getBoundingClientRect()).filter(box => box.width).map("
-        "box => [box.left, box.top, box.right, box.bottom])",
-    )
-    return boxes
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_loads_nothing_beyond_itself_and_complains_of_nothing(
     browser: Browser, page_file: Path, scheme: str
 ) -> None:
-    with browser.new_context(viewport=DESKTOP, color_scheme=scheme) as context:  # type: ignore[arg-type]
-        page = context.new_page()
-        asked: list[str] = []
-        said: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.goto(page_file.as_uri(), wait_until="networkidle")
-        page.mouse.wheel(0, 100_000)
-        page.wait_for_timeout(200)
-    assert asked[0] == page_file.as_uri()
-    assert not [url for url in asked[1:] if not url.startswith("data:")]
-    assert not said
+    assert asked_and_said(browser, page_file, scheme) == ([page_file.as_uri()], [])
 
 
 def test_every_figure_is_seen(browser: Browser, page_file: Path) -> None:

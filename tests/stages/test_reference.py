@@ -164,7 +164,7 @@ def test_weights_are_looked_for_in_the_main_repository(tmp_path: Path, monkeypat
     write_prepared(None, train=8, test=6)
     (tmp_path / "main").mkdir()
     write_random_weights(tmp_path / "main/mine.pth")
-    monkeypatch.setattr("stages.reference.MAIN_REPOSITORY", tmp_path / "main")
+    monkeypatch.setattr("stages.layout.MAIN_REPOSITORY", tmp_path / "main")
     reference(small_params(extractor="squeezenet1_1", weights="mine.pth"))
     assert (REFERENCE / "squeezenet1_1.safetensors").exists()
 

@@ -77,10 +77,12 @@ def test_a_tight_cluster_inside_the_real_images_is_precise_and_recalls_little() 
 
 
 def test_published_numbers_of_two_equal_gaussians() -> None:
-    # They are of one draw without a seed: from draw to draw the density differs by 0.08, the others by 0.02.
-    random = np.random.default_rng(2)
+    random = np.random.default_rng(0)
     real, samples = (random.normal(size=(10_000, 1000)).astype(np.float32) for _ in range(2))
-    assert means(scores(samples, real, 5)) == pytest.approx([0.4772, 0.4705, 1.0555, 0.9735], abs=0.02)
+    # The published ones are of one draw, without its seed. Over six draws the standard deviations measured were .014,
+    # .007, .055 and .006; two draws differ by less than these bounds, three times √2 as much.
+    differences = np.abs(np.subtract(means(scores(samples, real, 5)), [0.4772, 0.4705, 1.0555, 0.9735]))
+    assert (differences < [0.06, 0.03, 0.23, 0.026]).all()
 
 
 @pytest.mark.parametrize("k", [0, 5, 6])
