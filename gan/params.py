@@ -196,7 +196,9 @@ class TrainParams(Section):
     keep: Annotated[int, Field(ge=0, le=1000)]
     """Generators kept on the way, evenly spaced, the last one included."""
     checkpoint_seconds: Annotated[float, Field(ge=0)]
-    """Seconds between recovery checkpoints; 0: one each step. Does not change the result."""
+    """Seconds between recovery checkpoints; 0: none by the clock. Does not change the result."""
+    checkpoint_steps: Annotated[int, Field(ge=0)]
+    """Steps between recovery checkpoints, whatever the clock says; 0: none by steps. Does not change the result."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

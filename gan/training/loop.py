@@ -221,7 +221,7 @@ def train(
 
             row_due = step % params.log_every == 0 or step == total
             grid_due = step % params.grid_every == 0 or step == total
-            checkpoint_due = step == total or time.monotonic() - saved >= params.checkpoint_seconds
+            checkpoint_due = step == total or _is_due(params, step, time.monotonic() - saved)
             if row_due or grid_due or checkpoint_due or step in kept_steps:
                 _refuse_infinite(_window(measured, step, params), step, generator, discriminator)
             if row_due:
@@ -250,6 +250,11 @@ def measure_start(generator: nn.Module, discriminator: nn.Module, first_block: n
         logits = copies["discriminator"].eval()(images)
         loss.generator(logits, logits.detach()).backward()
     return {"z_spread": float(_spread(images)), "grad_norm_g_first": float(_gradient_norm(copies["first_block"]))}
+
+
+def _is_due(params: TrainParams, step: int, elapsed: float) -> bool:
+    by_steps = params.checkpoint_steps > 0 and step % params.checkpoint_steps == 0
+    return by_steps or 0 < params.checkpoint_seconds <= elapsed
 
 
 def _spread(images: Tensor) -> Tensor:

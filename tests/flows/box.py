@@ -23,7 +23,7 @@ from flows.slots import limit_name
 from tests.flows.conftest import Server, end, wait_for
 from tests.project import Project
 
-LONG = {"train.epochs": 40, "train.checkpoint_seconds": 0.0}
+LONG = {"train.epochs": 40, "train.checkpoint_steps": 1}
 """Some 20 seconds of training, with a checkpoint at each step."""
 
 

@@ -41,7 +41,8 @@ def run(
         add_spectral_norm(discriminator, 2)
     batch_size = 16
     settings = SETTINGS | {"epochs": 1, "batch_size": batch_size, "lr_g": lr_g, "lr_d": lr_d, "real_label": 1.0}
-    settings |= {"log_every": 5, "grid_every": 10**9, "keep": 0, "checkpoint_seconds": 1e9}
+    settings |= {"log_every": 5, "grid_every": 10**9, "keep": 0}
+    settings |= {"checkpoint_seconds": 0.0, "checkpoint_steps": 0}
     trained = train(
         images[: steps * batch_size],
         generator,

@@ -44,6 +44,7 @@ SETTINGS: dict[str, Any] = {
     "grid_every": 5,
     "keep": 3,
     "checkpoint_seconds": 0.0,
+    "checkpoint_steps": 1,
 }
 IMAGES = np.random.default_rng(0).integers(0, 256, (44, 32, 32, 1), dtype=np.uint8)  # 5 steps an epoch, 4 left over
 FACES = np.random.default_rng(0).integers(0, 256, (44, 64, 64, 3), dtype=np.uint8)
@@ -123,7 +124,7 @@ def bits(trained: Trained) -> list[bytes]:
         {"norm": "none", "loss": "wasserstein", "real_label": 1.0, "gradient_penalty": 10.0, "n_dis": 2},
         {"name": "cspup", "norm": "spectral", "loss": "hinge", "real_label": 1.0},
         {"fresh_latents": False, "ema_kimg": 0.0},
-        {"checkpoint_seconds": 0.05},
+        {"checkpoint_seconds": 0.05, "checkpoint_steps": 0},
     ],
 )
 def test_a_run_broken_off_anywhere_ends_with_the_same_bits(changes: dict[str, Any], tmp_path: Path) -> None:
@@ -180,7 +181,7 @@ def test_generators_are_kept_evenly_spaced_with_the_last(tmp_path: Path) -> None
 
 def test_tensorboard_has_every_curve_and_grid_once_after_a_break(tmp_path: Path) -> None:
     with pytest.raises(KilledError):
-        run(tmp_path, kill_at=40, checkpoint_seconds=1e6)  # in the last steps; no checkpoint was written
+        run(tmp_path, kill_at=40, checkpoint_steps=0)  # in the last steps; no checkpoint was written
     run(tmp_path)
     events = EventAccumulator(str(tmp_path / "events"), size_guidance={"images": 0}).Reload()
     for name in (*TERMS, "images_per_second"):
@@ -286,7 +287,7 @@ def test_measuring_the_start_leaves_no_trace() -> None:
     assert all(parameter.grad is None for network in networks for parameter in network.parameters())
 
 
-@pytest.mark.parametrize("changes", [{}, {"checkpoint_seconds": 1e6, "log_every": 15, "grid_every": 10}])
+@pytest.mark.parametrize("changes", [{}, {"checkpoint_steps": 0, "log_every": 15, "grid_every": 10}])
 def test_a_loss_that_is_not_finite_stops_with_step_and_term_and_keeps_the_checkpoint(
     changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
