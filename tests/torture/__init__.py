@@ -1,1 +1,1 @@
-"""What befalls a run at its worst: killed at random, fed damaged files, moved to other machines. `make torture` runs it."""
+"""What befalls a run at its worst: killed at random, fed damaged files, moved to other machines; `make torture`."""
