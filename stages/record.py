@@ -15,6 +15,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from gan.params import HardwareParams
+from stages.layout import RECORDS
 
 PARAMS = Path("params.yaml")
 PIPELINE = Path("dvc.yaml")
@@ -111,6 +112,12 @@ def make_record(stage: str, params: Mapping[str, Any], code: Mapping[str, str], 
         "params": dict(params),
         "code": dict(code),
     }
+
+
+def read_record(stage: str) -> Record:
+    """The record that a stage left when it last ran."""
+    (record,) = json.loads((RECORDS / f"{stage}.json").read_text(encoding="utf-8"))
+    return dict(record)
 
 
 def _describe(stage: str) -> dict[str, Any]:
