@@ -91,7 +91,9 @@ def test_curves_show_offline(project: Project) -> None:
 def test_a_changed_score_trains_no_gan_and_samples_nothing_again(project: Project) -> None:
     with (project.path / "gan/metrics/inception.py").open("a") as file:
         file.write("\n# changed\n")
-    assert sorted(project.repro()) == ["evaluate", "reference"]  # the scores are the same, so the report stays
+    before = (project.path / "results/scores.json").read_bytes()
+    assert sorted(project.repro()) == ["evaluate", "reference", "report"]  # which shows what code made the scores
+    assert (project.path / "results/scores.json").read_bytes() == before
 
 
 def test_a_changed_schema_re_runs_the_check_alone(project: Project) -> None:
