@@ -21,7 +21,7 @@ FINDINGS = 200
 
 Stages = Mapping[str, Any]
 """What dvc.lock holds of each stage: `cmd`, `deps`, `params` and `outs`."""
-Verdict = Literal["identical", "different", "missing", "unexpected", "stale"]
+Verdict = Literal["identical", "other machine", "different", "missing", "unexpected", "stale"]
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,8 @@ def summary(found: Sequence[Output]) -> str:
         if paths:
             parts.append(f"{len(paths)} {said}: {first(paths, 5, ', ')}")
     parts += [f"{output.path} is stale: {first(output.how, 3)}" for output in found if output.verdict == "stale"]
-    return "; ".join(parts) or f"identical: {len(of)} outputs"
+    identical = sum(output.verdict == "identical" for output in found)
+    return "; ".join(parts) or f"identical: {identical} outputs"
 
 
 def first(items: Sequence[str], count: int, separator: str = "; ") -> str:

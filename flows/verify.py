@@ -14,8 +14,9 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from flows.digests import LOCK, Output, Place, Stages, compare_outputs, first, outputs, read_lock, stale, summary, table
+from flows.digests import LOCK, Output, Place, Stages, compare_outputs, first, outputs, read_lock, stale, table
 from flows.experiment import ExperimentError
+from flows.machines import judge, machine_differences
 from flows.parameters import Devices, Revision, run_flow
 from flows.pipeline import run_stages, say_what_runs
 from flows.processes import CommandError, adapt_to_worker, run
@@ -30,7 +31,8 @@ ASIDE = Path(".atelier/committed")
 def verify(revision: Revision = "HEAD", devices: Devices = 1) -> State[Any]:
     """Reproduce a commit in an empty clone, from the data on, and hold each output against what was committed.
 
-    Completes if every byte is the same; else fails and says what differs, how, and by how much.
+    Completes if every byte is the same, but for those that name another kind of machine; else fails and says what
+    differs, how, and by how much, and whether the machine may be why.
     """
     try:
         adapt_to_worker()
@@ -43,11 +45,11 @@ def verify(revision: Revision = "HEAD", devices: Devices = 1) -> State[Any]:
             put_aside(work.folder, [LOCK, *outputs(committed)])
             before = Place(work.folder / ASIDE, Path(run("dvc", "cache", "dir", folder=home)))
             failure = reproduce(work, devices)
-            found = compare_with(work, committed, before)
+            found, said = compare_with(work, committed, before)
     except (ExperimentError, CommandError) as error:
         get_run_logger().error("%s", error)
         return Failed(message=str(error))
-    said = f"{failure}; {summary(found)}" if failure else summary(found)
+    said = f"{failure}; {said}" if failure else said
     log = get_run_logger()
     identical = [output.path for output in found if output.verdict == "identical"]
     log.info("identical: %s", ", ".join(identical) or "nothing")
@@ -56,7 +58,8 @@ def verify(revision: Revision = "HEAD", devices: Devices = 1) -> State[Any]:
             log.warning("%s: %s: %s", output.verdict, output.path, first(output.how, 3))
     print(table(found))  # the command line's answer; a worker shows it on its terminal
     publish(found, commit, said)
-    return Completed(message=said) if len(identical) == len(found) and not failure else Failed(message=said)
+    proven = not failure and all(output.verdict in ("identical", "other machine") for output in found)
+    return Completed(message=said) if proven else Failed(message=said)
 
 
 def read_committed_lock(home: Path, commit: str) -> Stages:
@@ -87,13 +90,15 @@ def reproduce(work: Workspace, devices: int) -> str | None:
     return None
 
 
-def compare_with(work: Workspace, committed: Stages, before: Place) -> list[Output]:
-    """The verdicts on the workspace's outputs, and on dvc.lock where it is stale."""
+def compare_with(work: Workspace, committed: Stages, before: Place) -> tuple[list[Output], str]:
+    """The verdicts on the workspace's outputs, and on dvc.lock where it is stale; and what they come to."""
     lock = work.folder / LOCK
     reproduced = read_lock(lock.read_text()) if lock.exists() else {}
-    found = compare_outputs(committed, reproduced, before, Place(work.folder, work.folder / ".dvc/cache"))
-    reasons = stale(committed, reproduced)
-    return [Output(LOCK, "stale", reasons), *found] if reasons else found
+    after = Place(work.folder, work.folder / ".dvc/cache")
+    found = compare_outputs(committed, reproduced, before, after)
+    if reasons := stale(committed, reproduced):
+        found = [Output(LOCK, "stale", reasons), *found]
+    return judge(found, machine_differences(committed, reproduced, before, after))
 
 
 def publish(found: Sequence[Output], commit: str, said: str) -> None:
@@ -112,7 +117,7 @@ def publish(found: Sequence[Output], commit: str, said: str) -> None:
     if differing:
         text += (
             "\nOutputs are in the order in which they were made: later ones may differ because of earlier ones. "
-            "The last bits also depend on the kind of processor or GPU; the README says on what the bytes depend.\n"
+            "The last bits also depend on the kind of machine; the README says on what the bytes depend.\n"
         )
     create_markdown_artifact(key="verification-summary", description=said, markdown=text)
 

@@ -15,7 +15,7 @@ from gan.errors import InputError
 from gan.hopeless import curves_alone, is_hopeless
 from gan.params import load_params
 from stages.layout import CURVES, PREPARED
-from stages.stage import PARAMS
+from stages.record import PARAMS
 
 SAMPLE = 256
 """Real images over which the spread is measured."""

@@ -18,6 +18,8 @@ SAMPLE_FIGURES = RESULTS / "samples"
 SCORES = RESULTS / "scores.json"
 EVALUATION_FIGURES = RESULTS / "evaluation"
 REPORT = RESULTS / "report"
+RECORDS = RESULTS / "records"
+"""What each stage's outputs were made from, a file a stage."""
 
 MAIN_REPOSITORY = Path(os.environ.get("DVC_ROOT", "."))
 """DVC names it even inside the temporary copies of `dvc exp run --temp`."""

@@ -18,6 +18,7 @@ from stages.layout import (
     TRAINED,
     TRAINING_SUMMARY,
 )
+from stages.record import read_record
 from stages.stage import new_folder, read_json, run_stage
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ DIAGNOSIS = EVALUATION_FIGURES / "diagnosis.json"
 TRAJECTORY = EVALUATION_FIGURES / "trajectory.csv"
 CLASSES = EVALUATION_FIGURES / "classes.csv"
 NEIGHBOURS = EVALUATION_FIGURES / "neighbours.csv"
+RECORDED = ("fetch", "prepare", "reference", "train", "sample", "evaluate")
+"""The stages before this one that make something, in their order."""
 log = logging.getLogger(__name__)
 
 Digests = dict[Path, str]
@@ -93,6 +96,7 @@ def report(params: Params) -> None:
             params=params.model_dump(),
             data=data,
             samples=samples,
+            records=[read_record(stage) for stage in RECORDED],
             last_distance=float(course["distance"][-1]) if course else None,
         )
         (folder / "index.html").write_text(page, encoding="utf-8")

@@ -5,7 +5,6 @@ their settings from the environment once, when they are first imported.
 """
 
 import ctypes
-import hashlib
 import json
 import logging
 import os
@@ -14,27 +13,30 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from gan.errors import InputError
 from gan.params import Params, load_params
 from stages.arithmetic import hold_arithmetic
+from stages.layout import RECORDS, RECOVERY
+from stages.record import PARAMS, data_dependencies, describe_machine, make_record, read_code, read_params
+from stages.recovery import forget_recorded
 from stages.slots import COMPUTING, hold_slots, read_count
 
-PARAMS = Path("params.yaml")
-PIPELINE = Path("dvc.yaml")
+NAMED = 5
+"""Changed inputs that an error message names."""
 
 
 def run_stage(name: str, run: Callable[[Params], Callable[[], None] | None]) -> NoReturn:
-    """Run the stage `name` of dvc.yaml as this process, and exit.
+    """Run the stage `name` of dvc.yaml as this process, write its record, and exit.
 
-    DVC hashes params and code after the command, so a stage whose params or code changed while it ran would be
-    recorded with inputs that did not make its outputs; such a run fails at its end. What `run` returns is called once
-    the run has stood that check.
+    DVC hashes params, code and data after the command, so a stage whose inputs changed while it ran would be recorded
+    with some that did not make its outputs; such a run fails at its end. What `run` returns is called once the run has
+    stood that check.
     """
     _end_with_parent()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -45,8 +47,12 @@ def run_stage(name: str, run: Callable[[Params], Callable[[], None] | None]) -> 
         if name in COMPUTING:
             hold_slots(name, params.hardware.device, read_count())
             _check_unchanged(name, before)  # the wait may have been long
+        forget_recorded(RECOVERY)
         on_success = run(params)
+        machine = describe_machine(params.hardware, name in COMPUTING)
+        record = make_record(name, before.params, before.code, machine)
         _check_unchanged(name, before)
+        write_metrics(RECORDS / f"{name}.json", [record])
         if on_success is not None:
             on_success()
     except InputError as error:
@@ -61,42 +67,46 @@ def run_stage(name: str, run: Callable[[Params], Callable[[], None] | None]) -> 
     sys.exit(0)
 
 
-def _check_unchanged(name: str, before: dict[str, str]) -> None:
-    after = _read_inputs(name)
-    changed = sorted(key for key in {*before, *after} if before.get(key) != after.get(key))
-    if changed:
-        raise InputError(f"{', '.join(changed)} changed while the stage ran; run it again")
+@dataclass(frozen=True)
+class Inputs:
+    """What decides a stage's outputs: its parameters, the digests of its code, and what its data look like on disk."""
+
+    params: dict[str, Any]
+    code: dict[str, str]
+    data: dict[str, tuple[int, int, int]]
+    """Of each file its inode, size and time of change: to read it all twice would take long."""
 
 
-def _read_inputs(name: str) -> dict[str, str]:
+def _read_inputs(name: str) -> Inputs:
     """The stage's inputs; none where a file cannot be read, which `load_params` tells in better words."""
     try:
-        return stage_inputs(name)
+        return Inputs(read_params(name), read_code(name), _look_at_data(name))
     except (YAMLError, OSError, KeyError, TypeError, UnicodeDecodeError):
-        return {}
+        return Inputs({}, {}, {})
 
 
-def stage_inputs(name: str) -> dict[str, str]:
-    """A digest of each parameter and each code file that dvc.yaml names for the stage.
+def _look_at_data(name: str) -> dict[str, tuple[int, int, int]]:
+    seen = {}
+    for path in data_dependencies(name):
+        for file in [path, *path.rglob("*")]:
+            if file.is_file():
+                status = file.stat()
+                seen[str(file)] = (status.st_ino, status.st_size, status.st_mtime_ns)
+    return seen
 
-    Data dependencies are not read: DVC alone writes them, and holds a lock on them while the stage runs.
-    """
-    yaml = YAML(typ="safe", pure=True)
-    stage = yaml.load(PIPELINE)["stages"][name]
-    values = yaml.load(PARAMS)
-    inputs = {}
-    for key in stage.get("params", []):
-        value: Any = values
-        for part in key.split("."):
-            value = value[part]
-        inputs[key] = json.dumps(value, sort_keys=True)
-    for dependency in map(Path, stage.get("deps", [])):
-        if dependency.parts[0] in ("data", "results"):
-            continue
-        files = dependency.rglob("*") if dependency.is_dir() else [dependency]
-        for file in sorted(file for file in files if file.is_file() and file.suffix != ".pyc"):
-            inputs[str(file)] = hashlib.sha256(file.read_bytes()).hexdigest()
-    return inputs
+
+def _check_unchanged(name: str, before: Inputs) -> None:
+    after = _read_inputs(name)
+    changed = []
+    for then, now in ((before.params, after.params), (before.code, after.code), (before.data, after.data)):
+        changed += sorted(key for key in {*then, *now} if key not in then or key not in now or then[key] != now[key])
+    if changed:
+        raise InputError(f"{_first(changed)} changed while the stage ran; run it again")
+
+
+def _first(names: list[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
 
 
 @contextmanager
@@ -127,8 +137,8 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def write_metrics(path: Path, values: dict[str, Any]) -> None:
-    """Write a metrics file as DVC reads it: JSON, in the order given."""
+def write_metrics(path: Path, values: dict[str, Any] | list[Any]) -> None:
+    """Write a metrics file as DVC reads it: JSON, in the order given. Its tables leave out what is in lists."""
     write_file(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
 
 

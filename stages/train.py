@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import math
 import os
 import shutil
@@ -11,12 +12,17 @@ from typing import TYPE_CHECKING
 
 from gan.params import Params
 from stages.layout import CURVES, EVENTS, PREPARED, RECOVERY, TRAINED, TRAINING_SUMMARY
-from stages.stage import new_folder, run_stage, stage_inputs, write_file, write_metrics
+from stages.record import describe_device, read_code, read_params
+from stages.recovery import open_recovery
+from stages.stage import new_folder, run_stage, write_file, write_metrics
 
 if TYPE_CHECKING:
     from torch import nn
 
     from gan.training.loop import Row
+
+DECIDE_NOTHING = frozenset({"train.checkpoint_seconds", "train.checkpoint_steps"})
+"""Parameters that a training may go on under after they have changed."""
 
 
 def train(params: Params) -> Callable[[], None] | None:
@@ -45,8 +51,8 @@ def train(params: Params) -> Callable[[], None] | None:
         scale_right_branches,
     )
     from gan.seeds import derive_seed
+    from gan.training.checkpoints import sync
     from gan.training.loop import train as train_networks
-    from gan.training.recovery import open_recovery
 
     device = open_device(params.hardware.device, params.hardware.threads, params.hardware.deterministic)
     manifest = read_manifest(PREPARED)
@@ -65,18 +71,21 @@ def train(params: Params) -> Callable[[], None] | None:
     if params.discriminator.norm == "spectral":
         add_spectral_norm(discriminator, derive_seed(params.seed, "spectral norm"))
 
-    inputs = stage_inputs("train") | {
+    decisive = {key: json.dumps(value) for key, value in read_params("train").items() if key not in DECIDE_NOTHING}
+    decisive |= read_code("train") | {
         "data": manifest.splits["train"].md5,
         "torch": torch.__version__,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "device": describe_device(params.hardware),
     }
-    recovery = open_recovery(RECOVERY, inputs)
+    recovery = open_recovery(RECOVERY, decisive)
 
     def save(folder: Path, generator: "nn.Module", average: "nn.Module | None") -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        save_generator(folder / "generator.safetensors", generator, architecture)
-        if average is not None:
-            save_generator(folder / "generator_ema.safetensors", average, architecture)
+        files = {"generator.safetensors": generator, "generator_ema.safetensors": average}
+        for name, network in files.items():
+            if network is not None:
+                save_generator(folder / name, network, architecture)
+                sync(folder / name)  # no checkpoint may outlive a generator that was kept before it
 
     trained = train_networks(
         read_images(PREPARED, "train"),
@@ -98,7 +107,7 @@ def train(params: Params) -> Callable[[], None] | None:
             shutil.copytree(recovery.folder / "kept", folder / "kept")
     write_curves(trained.curves)
     write_metrics(TRAINING_SUMMARY, summarise(trained.curves[-1], trained.start))
-    return recovery.close
+    return lambda: recovery.finish(TRAINED)
 
 
 def summarise(row: "Row", start: "Row") -> dict[str, float]:

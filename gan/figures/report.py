@@ -96,6 +96,7 @@ def render_report(
     params: Mapping[str, Any],
     data: Manifest,
     samples: Mapping[str, Any],
+    records: Sequence[Mapping[str, Any]],
     last_distance: float | None,
 ) -> str:
     """The whole page as HTML that loads nothing from anywhere and runs no script. Equal arguments, equal text.
@@ -108,6 +109,8 @@ def render_report(
     params: the resolved parameters, a mapping of sections and single values.
     samples: what is known of the sample set: `count`, and `origin`, which is `training`, `given generator` or `given
         images`; of generated ones `generator`, the name of its file, and `seed`, and after training `ema`.
+    records: of each stage, in the order of the pipeline, its `stage`, the `machine` that it ran on (facts by name), and
+        the digests of its `inputs` and `code` and its `params`, by name.
     last_distance: Fréchet distance of the last kept generator, comparable with `best_distance` of `scores`.
     """
     hidden = set() if _was_better_before(scores, last_distance, diagnosis) else {"best_kimg", "best_distance"}
@@ -142,8 +145,14 @@ def render_report(
             sections=sections,
             data=data,
             samples=samples,
+            records=records,
+            machines=_distinct([record["machine"] for record in records]),
         )
     )
+
+
+def _distinct(items: Sequence[Any]) -> list[Any]:
+    return [item for index, item in enumerate(items) if item not in items[:index]]
 
 
 def _was_better_before(scores: Mapping[str, Any], last_distance: float | None, diagnosis: Diagnosis) -> bool:

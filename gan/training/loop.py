@@ -22,8 +22,8 @@ from gan.params import TrainParams
 from gan.seeds import derive_seed
 from gan.training.augment import augment
 from gan.training.average import average_decay, update_average
+from gan.training.checkpoints import CheckpointWriter, load_checkpoint
 from gan.training.losses import LOSSES, Loss, draw_real_labels
-from gan.training.recovery import load_checkpoint, save_checkpoint
 from gan.training.regularisers import gradient_penalty, gradient_square
 from gan.training.schedules import decay, noise_level
 from gan.training.watch import Watch
@@ -80,15 +80,15 @@ def train(
     z_dim: int,  # dimensions of the latent z
     seed: int,  # root of all randomness
     device: torch.device,
-    recovery: Path,  # folder that outlives a kill: the checkpoint is read from here and written to
+    recovery: Path,  # folder that outlives a kill: checkpoints are read from here and written to
     events: Path,  # folder of TensorBoard's events
     on_keep: Callable[[int, nn.Module, nn.Module | None], None],  # step, generator, average: a generator to keep
     on_curves: Callable[[list[Row]], None],  # the curves so far, at each checkpoint
 ) -> Trained:
-    """Train both networks for `params.epochs`, going on from the checkpoint in `recovery` if there is one.
+    """Train both networks for `params.epochs`, going on from the newest checkpoint in `recovery` if there is one.
 
     Killed at any moment and called again, it ends with the same bits as if it had never been killed. Raises InputError,
-    naming step and term, when a loss is no longer finite.
+    naming step and term, when a loss is no longer finite, and OSError where a checkpoint cannot be written.
     """
     batch_size = params.batch_size
     steps_per_epoch = len(images) // batch_size
@@ -136,14 +136,13 @@ def train(
         if device.type == "cuda":
             torch.cuda.set_rng_state(state["random_cuda"], device)
 
-    def checkpoint() -> None:
+    def current_state() -> dict[str, Any]:
         state = {name: module.state_dict() for name, module in modules.items()}
         state |= {"step": step, "curves": curves, "measured": measured}
         state |= {"stream": stream.get_state(), "random": torch.get_rng_state()}
         if device.type == "cuda":
             state["random_cuda"] = torch.cuda.get_rng_state(device)
-        save_checkpoint(recovery, state)
-        on_curves(curves)
+        return state
 
     def draw_latents() -> Tensor:
         return torch.randn(batch_size, z_dim, generator=stream, device=device)
@@ -156,7 +155,7 @@ def train(
         logits: Tensor = discriminator(images)
         return logits
 
-    with Watch(events, step, total, batch_size) as watch:
+    with CheckpointWriter(recovery) as checkpoints, Watch(events, step, total, batch_size) as watch:
         saved = time.monotonic()
         ordered_epoch, order = -1, np.empty(0, dtype=np.int64)
         while step < total:
@@ -232,7 +231,8 @@ def train(
             if step in kept_steps:
                 on_keep(step, generator, average)
             if checkpoint_due:
-                checkpoint()
+                checkpoints.save(step, current_state())
+                on_curves(curves)
                 saved = time.monotonic()
     return Trained(generator, average, curves, start)
 

@@ -132,7 +132,7 @@ class Box:
         return self.processes("stages.train")[0]
 
     def checkpoints(self) -> list[Path]:
-        return list(self.project.path.glob(".atelier/runs/*/checkpoint.pt"))
+        return list(self.project.path.glob(".atelier/runs/*/step-*.pt"))
 
     def workspaces(self) -> list[Path]:
         return [path for path in self.project.path.glob(".atelier/workspaces/*") if path.is_dir()]

@@ -21,7 +21,7 @@ def doctor(project: Project, *words: str) -> str:
 def put_training(project: Project, name: str, days: float) -> Path:
     folder = project.path / ".atelier/runs" / name
     folder.mkdir(parents=True)
-    checkpoint = folder / "checkpoint.pt"
+    checkpoint = folder / "step-00000100.pt"
     checkpoint.write_bytes(b"0" * 2_000_000)
     then = time.time() - days * 86400
     os.utime(checkpoint, (then, then))

@@ -19,7 +19,7 @@ from tests.project import Project
 
 def verdicts(said: str) -> dict[str, str]:
     """What the printed table says of each output."""
-    verdict = "identical|different|missing|unexpected|stale"
+    verdict = "identical|other machine|different|missing|unexpected|stale"
     return dict(re.findall(rf"^([\w./-]+) +({verdict})$", said, flags=re.MULTILINE))
 
 
@@ -36,9 +36,9 @@ def test_an_untouched_commit_is_identical(project: Project, server: Server) -> N
     (project.path / "README.md").write_text("edited, not committed")
     said = project.run("python", "-m", "flows.verify", ok=True, **server.environment)
     paths = list(outputs(project.lock()))
-    assert len(paths) == 15
+    assert len(paths) == 23
     assert verdicts(said) == dict.fromkeys(paths, "identical")
-    assert said.splitlines()[-1] == "Completed: identical: 15 outputs"
+    assert said.splitlines()[-1] == "Completed: identical: 23 outputs"
     assert "Running stage 'train'" in said
     assert "is cached" not in said
     assert "not part of it, since it is not committed: README.md" in said
@@ -48,7 +48,7 @@ def test_an_untouched_commit_is_identical(project: Project, server: Server) -> N
     rows = json.loads(newest_artifact(server, "verification"))
     assert rows[0] == {"output": "data/checked.txt", "verdict": "identical", "how much": ""}
     assert [row["output"] for row in rows] == paths
-    assert "identical: 15 outputs" in newest_artifact(server, "verification-summary")
+    assert "identical: 23 outputs" in newest_artifact(server, "verification-summary")
 
 
 def test_a_commit_without_a_lock_is_one_clear_line(project: Project, server: Server) -> None:
@@ -74,7 +74,7 @@ def test_a_lock_of_another_seed_is_stale(project: Project, server: Server) -> No
     assert re.search(r"^    [\d,]+ of 467,856 pixels \(\S+%\) differ, by at most \d+ of 255$", said, re.MULTILINE)
     assert re.search(r"^    13 of 15 tensors|^    generator\.safetensors: \d+ of 15 tensors", said, re.MULTILINE)
     assert re.search(r"^    loss_d: 6 of 6 rows \(100%\) differ, by at most \S+%$", said, re.MULTILINE)
-    assert said.splitlines()[-1].startswith("Failed: 13 of 15 outputs differ: data/prepared, data/reference, ")
+    assert said.splitlines()[-1].startswith("Failed: 13 of 23 outputs differ: data/prepared, data/reference, ")
     assert "seed: 0 recorded, 5 committed" in newest_artifact(server, "verification-summary")
 
 
@@ -91,7 +91,7 @@ def test_a_result_that_was_changed_by_hand_differs(project: Project, server: Ser
     assert found.pop("results/scores.json") == "different"
     assert set(found.values()) == {"identical"}
     assert f"\n    inception_score: {2 * true!r} → {true!r} (50%)\n" in said
-    assert said.splitlines()[-1] == "Failed: 1 of 15 outputs differ: results/scores.json"
+    assert said.splitlines()[-1] == "Failed: 1 of 23 outputs differ: results/scores.json"
 
 
 @pytest.mark.slow
@@ -101,7 +101,7 @@ def test_a_stage_that_fails_leaves_the_rest_missing(project: Project, server: Se
     said = project.run("python", "-m", "flows.verify", ok=False, **server.environment)
     last = said.splitlines()[-1]
     assert last.startswith("Failed: fetch: data.path: ")
-    assert "14 of 15 outputs missing: data/raw, " in last
+    assert "14 of 23 outputs missing: data/raw, " in last
     assert verdicts(said)["data/checked.txt"] == "identical"
     assert "Traceback" not in said
 

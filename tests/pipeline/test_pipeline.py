@@ -105,7 +105,7 @@ def test_training_killed_and_repeated_ends_with_the_same_bytes(project: Project)
     project.set({"train.epochs": 30, "train.checkpoint_steps": 1})
     runs = project.path / ".atelier/runs"
     for _ in range(3):
-        before = [file.stat().st_mtime_ns for file in runs.glob("*/checkpoint.pt")]
+        before = sorted(runs.glob("*/step-*.pt"))
         process = subprocess.Popen(
             ["dvc", "repro", "train"],
             cwd=project.path,
@@ -115,7 +115,7 @@ def test_training_killed_and_repeated_ends_with_the_same_bytes(project: Project)
             start_new_session=True,
         )
         deadline = time.monotonic() + 120
-        while [file.stat().st_mtime_ns for file in runs.glob("*/checkpoint.pt")] == before:
+        while sorted(runs.glob("*/step-*.pt")) == before:
             assert time.monotonic() < deadline
             assert process.poll() is None
             time.sleep(0.01)
@@ -123,7 +123,6 @@ def test_training_killed_and_repeated_ends_with_the_same_bytes(project: Project)
         process.wait()
     output = project.run("dvc", "repro", "train")
     assert "going on from step" in output
-    assert not list((project.path / ".atelier/runs").iterdir())
     interrupted = project.contents("data/train", "results")
     project.run("dvc", "repro", "--force", "--single-item", "train")
     assert project.contents("data/train", "results") == interrupted

@@ -11,6 +11,7 @@ import numpy as np
 from gan.data.packed import Manifest, write_manifest
 from gan.figures.grid import draw_side_by_side, film_strip, save_animation, save_png, tile
 from stages import layout
+from stages.report import RECORDED
 from tests.gan.data.packed_split import write_split
 
 ROOT = Path(__file__).parents[2]
@@ -102,3 +103,13 @@ def make_run() -> None:
     write_json(layout.TRAINING_SUMMARY, {"steps": 101, "kimg": 10.1, "loss_d": 0.6})
     write_json(layout.SCORES, SCORES)
     write_json(layout.REFERENCE_SCORES, {"test_accuracy": 0.996, "floors": [{"train": {}, "test": {}}]})
+    layout.RECORDS.mkdir()
+    for stage in RECORDED:
+        record = {
+            "stage": stage,
+            "machine": {"system": "Linux x86_64", "device": "cpu", "versions": {"numpy": "2.0", "torch": "2.9"}},
+            "inputs": {"data/prepared": "d" * 32 + ".dir"} if stage != "fetch" else {},
+            "params": {"seed": 0},
+            "code": {f"stages/{stage}.py": "e" * 64},
+        }
+        (layout.RECORDS / f"{stage}.json").write_text(json.dumps([record]))

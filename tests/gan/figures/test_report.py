@@ -122,7 +122,18 @@ def arguments(tmp_path: Path) -> dict[str, Any]:
             splits={"train": Split(4250, "5" * 32, None, None), "test": Split(500, "8" * 32, None, None)},
         ),
         "samples": {"origin": "training", "count": 10000, "seed": 7, "ema": True},
+        "records": [record("prepare", "cpu"), record("train", "cpu")],
         "last_distance": 30.0,
+    }
+
+
+def record(stage: str, device: str) -> dict[str, Any]:
+    return {
+        "stage": stage,
+        "machine": {"device": device, "threads": 2, "versions": {"numpy": "2.4.6", "torch": "2.15.0"}},
+        "inputs": {"data/raw": "b" * 32 + ".dir"},
+        "params": {f"{stage}.lr": 0.001, "seed": 0},
+        "code": {f"stages/{stage}.py": "c" * 64, "gan/seeds.py": "d" * 64},
     }
 
 
@@ -200,6 +211,18 @@ def test_a_figure_of_many_files_counts_them_and_lists_them_in_the_digests(argume
     text = render_report(**arguments)
     assert "from 4 files" in words(section(text, "training"))
     assert all(text.count(name) == 1 for name in kept)
+
+
+def test_each_stage_has_its_machine_inputs_parameters_and_code(arguments: dict[str, Any]) -> None:
+    text = section(render_report(**arguments), "provenance")
+    assert words(text).count("device cpu threads 2 versions numpy 2.4.6, torch 2.15.0") == 1  # of both stages
+    assert "train : 1 input, 2 parameters, 2 files of code" in words(text)
+    assert "data/raw " + "b" * 32 + ".dir" in words(text)
+    assert "train.lr 0.001 seed 0" in words(text)
+    assert f"{'c' * 64}  stages/train.py\n{'d' * 64}  gan/seeds.py</code>" in text
+    arguments["records"] = [record("prepare", "cpu"), record("train", "NVIDIA H100")]
+    text = words(section(render_report(**arguments), "provenance"))
+    assert text.index("device cpu") < text.index("train :") < text.index("device NVIDIA H100")
 
 
 def test_an_animation_has_its_last_frame_for_print_and_for_those_who_want_no_motion(arguments: dict[str, Any]) -> None:
@@ -469,6 +492,11 @@ def test_hostile_text_stays_text(arguments: dict[str, Any]) -> None:
     arguments["scores"]["details"] = [{f"{HOSTILE}-FD": 1.0}]
     arguments["data"] = replace(arguments["data"], source=HOSTILE, source_md5={HOSTILE: HOSTILE})
     arguments["scores"]["protocol"] = [{HOSTILE: HOSTILE}]
+    hostile = {HOSTILE: HOSTILE}
+    arguments["records"] = [
+        {"stage": HOSTILE, "machine": {HOSTILE: each}, "inputs": hostile, "params": hostile, "code": hostile}
+        for each in (HOSTILE, 1)
+    ]
     text = render_report(**arguments)
     page = Page(text)
     assert not page.all("script")

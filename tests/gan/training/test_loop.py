@@ -14,6 +14,7 @@ from torch import nn
 from gan.errors import InputError
 from gan.networks.build import add_spectral_norm, build_discriminator, build_generator, first_block, initialise
 from gan.params import TrainParams
+from gan.training.checkpoints import list_checkpoints, load_checkpoint
 from gan.training.loop import TERMS, Trained, measure_start, train
 from gan.training.losses import LOSSES, Loss
 
@@ -144,18 +145,18 @@ def _run_in_process(folder: Path) -> None:
 
 def test_a_run_killed_by_the_system_ends_with_the_same_bits(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    checkpoint = tmp_path / "killed" / "checkpoint.pt"
+    killed = tmp_path / "killed"
     for _ in range(3):
-        process = context.Process(target=_run_in_process, args=(tmp_path / "killed",))
+        process = context.Process(target=_run_in_process, args=(killed,))
         process.start()
         assert process.pid is not None
-        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
-        while process.is_alive() and (not checkpoint.exists() or checkpoint.stat().st_mtime_ns == before):
+        before = list_checkpoints(killed)
+        while process.is_alive() and list_checkpoints(killed) == before:
             process.join(0.01)
         os.kill(process.pid, signal.SIGKILL)
         process.join()
     torch.set_num_threads(1)
-    assert bits(run(tmp_path / "killed", epochs=40)) == bits(run(tmp_path / "whole", epochs=40))
+    assert bits(run(killed, epochs=40)) == bits(run(tmp_path / "whole", epochs=40))
 
 
 def test_curves_have_a_row_every_log_every_steps_and_one_at_the_end(tmp_path: Path) -> None:
@@ -189,14 +190,14 @@ def test_tensorboard_has_every_curve_and_grid_once_after_a_break(tmp_path: Path)
     assert [event.step for event in events.Images("fixed_latents")] == [5, 10, 15]
 
 
-def test_each_rate_follows_its_own_schedule(tmp_path: Path) -> None:
+def test_each_rate_follows_its_own_schedule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rates = []
 
-    def remember(*_: object) -> None:
-        state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    def remember(_folder: Path, _step: int, state: dict[str, Any]) -> None:
         rates.append([state[name]["param_groups"][0]["lr"] for name in ("optimiser_g", "optimiser_d")])
 
-    run(tmp_path, lr_decay_g="cosine", lr_decay_d="linear", lr_end=0.1, lr_g=2e-3, on_curves=remember)
+    monkeypatch.setattr("gan.training.checkpoints.save_checkpoint", remember)
+    run(tmp_path, lr_decay_g="cosine", lr_decay_d="linear", lr_end=0.1, lr_g=2e-3)
     cosine = [0.1 + 0.9 * (1 + math.cos(math.pi * step / 15)) / 2 for step in range(15)]
     line = [0.1 + 0.9 * (1 - step / 15) for step in range(15)]
     assert rates == [pytest.approx([2e-3 * g, 1e-3 * d]) for g, d in zip(cosine, line, strict=True)]
@@ -302,7 +303,9 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_term_and_keeps_the_checkp
     with pytest.raises(InputError, match=r"^loss_g is nan at step 7; the last good checkpoint is kept"):
         run(tmp_path, **changes)
     if not changes:  # a checkpoint each step
-        assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 6
+        state = load_checkpoint(tmp_path)
+        assert state is not None
+        assert state["step"] == 6
 
 
 def test_a_batch_larger_than_the_set_is_refused(tmp_path: Path) -> None:

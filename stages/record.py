@@ -1,0 +1,140 @@
+"""The record that each stage leaves beside its outputs: what they were made from, by what code, and on what machine.
+
+Import nothing heavy here: the stage's own process writes it, whatever the stage has imported.
+"""
+
+import hashlib
+import json
+import platform
+import sys
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from gan.params import HardwareParams
+from stages.layout import RECORDS
+
+PARAMS = Path("params.yaml")
+PIPELINE = Path("dvc.yaml")
+LOCK = Path("dvc.lock")
+DATA = ("data", "results")
+"""Where dependencies lie that other stages made; the others are code."""
+LIBRARIES = ("jinja2", "matplotlib", "mlxtend", "numpy", "pillow", "safetensors", "scipy", "torch", "torchvision")
+"""Those whose versions may decide a byte."""
+
+Record = dict[str, Any]
+
+
+def read_params(stage: str) -> dict[str, Any]:
+    """The parameters that dvc.yaml names for the stage, each by its whole name, as `train.lr_d`."""
+    values = YAML(typ="safe", pure=True).load(PARAMS)
+    found: dict[str, Any] = {}
+    for key in _describe(stage).get("params", []):
+        value: Any = values
+        for part in key.split("."):
+            value = value[part]
+        found |= _leaves(key, value)
+    return found
+
+
+def read_code(stage: str) -> dict[str, str]:
+    """The SHA-256 of each code file that dvc.yaml names for the stage."""
+    found = {}
+    for dependency in _dependencies(stage):
+        if dependency.parts[0] not in DATA:
+            files = dependency.rglob("*") if dependency.is_dir() else [dependency]
+            for file in sorted(file for file in files if file.is_file() and file.suffix != ".pyc"):
+                found[str(file)] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return found
+
+
+def data_dependencies(stage: str) -> list[Path]:
+    """What the stage reads of what other stages made."""
+    return [dependency for dependency in _dependencies(stage) if dependency.parts[0] in DATA]
+
+
+def data_digest(path: Path) -> str:
+    """The MD5 of a file, or of a folder, as dvc.lock has it."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    files = {file.relative_to(path).as_posix(): data_digest(file) for file in path.rglob("*") if file.is_file()}
+    listing = [{"md5": files[name], "relpath": name} for name in sorted(files)]
+    return hashlib.md5(json.dumps(listing).encode(), usedforsecurity=False).hexdigest() + ".dir"
+
+
+def recorded_digest(path: Path) -> str | None:
+    """The digest that dvc.lock has of an output; None where it has none."""
+    if not LOCK.exists():
+        return None
+    stages = YAML(typ="safe", pure=True).load(LOCK).get("stages", {})
+    outs = {out["path"]: out.get("md5") for stage in stages.values() for out in stage.get("outs", [])}
+    return outs.get(str(path))
+
+
+def describe_machine(hardware: HardwareParams, computes: bool) -> dict[str, Any]:
+    """On what kind of machine this process runs, as far as bytes may depend on it: no name, no date, no speed.
+
+    computes: whether the stage opens a device.
+    """
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": describe_device(hardware) if computes else "cpu",
+        "instructions": "AVX2" if hardware.cpu_isa == "avx2" else f"all of {_processor()}",
+        "threads": hardware.threads,
+        "deterministic": hardware.deterministic,
+        "python": f"{sys.version_info.major}.{sys.version_info.minor}",
+        "versions": {name: version(name) for name in LIBRARIES},
+    }
+
+
+def describe_device(hardware: HardwareParams) -> str:
+    """`cpu`, or the kind of GPU with its libraries' versions; to be asked once PyTorch is imported, if it is."""
+    if hardware.device == "cpu" or "torch" not in sys.modules:
+        return "cpu"
+    import torch
+
+    if not torch.cuda.is_available():
+        return "cpu"
+    return f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
+
+
+def make_record(stage: str, params: Mapping[str, Any], code: Mapping[str, str], machine: Mapping[str, Any]) -> Record:
+    """The record of a stage that has run: `params` and `code` as they were, and digests of the data that it read."""
+    return {
+        "stage": stage,
+        "command": _describe(stage)["cmd"],
+        "machine": dict(machine),
+        "inputs": {str(path): data_digest(path) for path in data_dependencies(stage)},
+        "params": dict(params),
+        "code": dict(code),
+    }
+
+
+def read_record(stage: str) -> Record:
+    """The record that a stage left when it last ran."""
+    (record,) = json.loads((RECORDS / f"{stage}.json").read_text(encoding="utf-8"))
+    return dict(record)
+
+
+def _describe(stage: str) -> dict[str, Any]:
+    found: dict[str, Any] = YAML(typ="safe", pure=True).load(PIPELINE)["stages"][stage]
+    return found
+
+
+def _dependencies(stage: str) -> Iterator[Path]:
+    return map(Path, _describe(stage).get("deps", []))
+
+
+def _leaves(key: str, value: Any) -> dict[str, Any]:  # noqa: ANN401 (a value of YAML)
+    if not isinstance(value, Mapping):
+        return {key: value}
+    return {name: leaf for part, inner in value.items() for name, leaf in _leaves(f"{key}.{part}", inner).items()}
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "this processor")

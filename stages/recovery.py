@@ -1,0 +1,100 @@
+"""Where a training keeps what outlives a kill: a folder a run, named by a digest of all that decides the result."""
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from stages.record import data_digest, recorded_digest
+
+log = logging.getLogger(__name__)
+
+INPUTS = "inputs.json"
+COMPLETE = "complete"
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """The folder of one run, and the lock that keeps a second run with the same inputs out of it."""
+
+    folder: Path
+    lock: TextIO
+
+    def finish(self, output: Path) -> None:
+        """Mark the run as complete, with `output`; until DVC has recorded that, a kill must not lose it."""
+        marker = {"checkout": str(Path.cwd()), "output": str(output), "md5": data_digest(output)}
+        (self.folder / COMPLETE).write_text(json.dumps(marker))
+        Path(self.lock.name).unlink()
+        self.lock.close()
+
+
+def open_recovery(root: Path, inputs: Mapping[str, str]) -> Recovery:
+    """The folder below `root` where the run with these `inputs` keeps what outlives a kill; waits for its lock.
+
+    A run never finds another's checkpoint there. Where it has none but others have, the log says how the newest of
+    those that nobody goes on with differs.
+    """
+    text = json.dumps(dict(inputs), indent=2, sort_keys=True)
+    folder = root / hashlib.sha256(text.encode()).hexdigest()[:16]
+    root.mkdir(parents=True, exist_ok=True)
+    lock = _lock(_lock_of(folder))
+    if not (folder / INPUTS).exists():
+        unfinished = [path.parent for path in sorted(root.glob(f"*/{INPUTS}"), key=lambda path: path.stat().st_mtime)]
+        unfinished = [other for other in unfinished if not (other / COMPLETE).exists() and not _is_locked(other)]
+        if unfinished:
+            theirs = json.loads((unfinished[-1] / INPUTS).read_text())
+            differing = sorted(key for key in {*inputs, *theirs} if inputs.get(key) != theirs.get(key))
+            log.info("starting afresh: the unfinished run in %s differs in %s", unfinished[-1], ", ".join(differing))
+        folder.mkdir(exist_ok=True)
+        partial = folder / f"{INPUTS}.partial"
+        partial.write_text(text)
+        partial.replace(folder / INPUTS)
+    return Recovery(folder, lock)
+
+
+def forget_recorded(root: Path) -> None:
+    """Remove what this checkout's complete runs have left below `root`, if dvc.lock has what they made.
+
+    Made again at the user's wish, it is then made from the start.
+    """
+    for file in root.glob(f"*/{COMPLETE}"):
+        marker = json.loads(file.read_text())
+        here = marker["checkout"] == str(Path.cwd())
+        if here and recorded_digest(Path(marker["output"])) == marker["md5"] and not _is_locked(file.parent):
+            shutil.rmtree(file.parent)
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_suffix(".lock")
+
+
+def _is_locked(folder: Path) -> bool:
+    try:
+        with _lock_of(folder).open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _lock(path: Path) -> TextIO:
+    """An open file that this process alone has locked; the system unlocks it when the process ends."""
+    while True:
+        file = path.open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("waiting for another run of the same training, which holds %s", path)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        # The run that held it before may have removed the file; then this lock keeps nobody out.
+        if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
+            return file
+        file.close()
