@@ -1,6 +1,6 @@
 """Kills `dvc repro` over and over, and compares what it ends with to a run that nobody touched.
 
-`python -m tests.torture.kills --minutes M [--kills N] [--seed S] [--variant NAME …]`
+`python -m tests.torture.kills --minutes M [--kills N] [--seed S] [--variant NAME …] [--until STAGE]`
 
 Each variant is the tiny experiment of tests/project.py with parameters of its own; together they have every loss,
 penalty, norm, network and way of checkpointing. A variant is run once undisturbed. Then, in fresh repositories, rounds:
@@ -45,6 +45,7 @@ POLL_SECONDS = 0.001
 KILLS_IN_A_ROUND = 12
 END_SECONDS = 8.0
 """Within which a stage must have ended whose DVC was killed."""
+REPRO = ("dvc", "repro")
 FULL_AUGMENTATION = ["colour", "translation", "cutout"]
 
 LONGER: dict[str, Any] = {
@@ -430,7 +431,7 @@ def differences(project: Project, undisturbed: Project) -> list[str]:
     if (project.path / "dvc.lock").read_bytes() != (undisturbed.path / "dvc.lock").read_bytes():
         found.append("dvc.lock differs")
     mine, theirs = project.contents("data", "results"), undisturbed.contents("data", "results")
-    for name in sorted({*mine, *theirs}):
+    for name in sorted(name for name in {*mine, *theirs} if not name.endswith(".gitignore")):
         if mine.get(name) != theirs.get(name):
             what = "differs" if name in mine and name in theirs else "is missing" if name in theirs else "is too many"
             found.append(f"{name} {what}")
@@ -453,14 +454,14 @@ def left_behind(project: Project) -> list[str]:
     return found
 
 
-def out_of_date(project: Project, undisturbed: Project) -> list[str]:
+def out_of_date(project: Project, undisturbed: Project, target: Sequence[str]) -> list[str]:
     """What DVC and git find changed, and should not."""
     found = []
     site = str(project.path.parent / "site")
-    status = project.run("dvc", "status", DVC_SITE_CACHE_DIR=site)
+    status = project.run("dvc", "status", *target, DVC_SITE_CACHE_DIR=site)
     if "up to date" not in status:
         found.append(f"dvc status: {status}")
-    if ran := stages_run(project.run("dvc", "repro", DVC_SITE_CACHE_DIR=site)):
+    if ran := stages_run(project.run("dvc", "repro", *target, DVC_SITE_CACHE_DIR=site)):
         found.append(f"dvc repro runs {', '.join(ran)} again")
     mine, theirs = (each.run("git", "status", "--porcelain") for each in (project, undisturbed))
     if mine != theirs:
@@ -536,9 +537,10 @@ class Plan:
     template: Project
     undisturbed: Project
     timeline: Timeline
+    command: Sequence[str]
     wanted: int
     deadline: float
-    "Of the monotonic clock."
+    """Of the monotonic clock."""
 
     def time_for(self, runs: float) -> bool:
         return time.monotonic() + runs * self.timeline.end < self.deadline
@@ -584,7 +586,7 @@ def disturb(plan: Plan, project: Project, rng: random.Random, tally: Tally) -> l
         words, moment = draw_moment(rng, plan.timeline, reached)
         if len(history) >= KILLS_IN_A_ROUND or tally.killed() >= plan.wanted or not plan.time_for(1.5):
             words, moment = "never", lambda _: False
-        run = Run(project, project.path.parent / f"log-{len(history):02}.txt", "dvc", "repro")
+        run = Run(project, project.path.parent / f"log-{len(history):02}.txt", *plan.command)
         if wait(run, moment, limit):
             kind = draw_kind(rng)
             where = kill(run, kind)
@@ -600,8 +602,8 @@ def disturb(plan: Plan, project: Project, rng: random.Random, tally: Tally) -> l
             reached = run.stage
 
 
-def run_undisturbed(project: Project, folder: Path) -> Timeline:
-    run = Run(project, folder / "undisturbed.txt", "dvc", "repro")
+def run_undisturbed(project: Project, folder: Path, command: Sequence[str] = REPRO) -> Timeline:
+    run = Run(project, folder / "undisturbed.txt", *command)
     wait(run, lambda _: False, 600)
     assert run.process.returncode == 0, run.output
     end = time.monotonic() - run.started
@@ -635,14 +637,18 @@ def write_pictures(digits: Path, folder: Path, count: int = 200) -> None:
         picture.save(folder / f"{label}/{index:04}.png")
 
 
-def torture(name: str, folder: Path, *, kills: int, seed: int, seconds: float) -> Tally:
-    """Kill a variant in round after round, for about so many seconds; what became of it."""
+def torture(name: str, folder: Path, *, kills: int, seed: int, seconds: float, target: Sequence[str] = ()) -> Tally:
+    """Kill a variant in round after round, for about so many seconds; what became of it.
+
+    target: the stage that `dvc repro` ends with; none: the whole pipeline.
+    """
     start = time.monotonic()
     template, params = prepare(name, folder, seed)
     undisturbed = copy(template, folder / "undisturbed")
-    timeline = run_undisturbed(undisturbed, folder)
+    command = [*REPRO, *target]
+    timeline = run_undisturbed(undisturbed, folder, command)
     say(name, f"undisturbed in {timeline.end:.0f} s")
-    plan = Plan(name, params, template, undisturbed, timeline, kills, start + seconds)
+    plan = Plan(name, params, template, undisturbed, timeline, command, kills, start + seconds)
     tally = Tally()
     tally.faults += gaps_and_doubles(undisturbed, params)
     while tally.killed() < kills and (tally.rounds == 0 or plan.time_for(2.5)):
@@ -650,8 +656,10 @@ def torture(name: str, folder: Path, *, kills: int, seed: int, seconds: float) -
         begun = time.monotonic()
         try:
             history = disturb(plan, project, random.Random(f"{seed} {name} {tally.rounds}"), tally)
-            wrong = differences(project, undisturbed) + left_behind(project)
-            wrong += out_of_date(project, undisturbed) + gaps_and_doubles(project, params)
+            wrong = differences(project, undisturbed) + gaps_and_doubles(project, params)
+            if target:  # the next stage, whichever it is, removes what a complete training keeps until DVC has it
+                project.run(*REPRO, "--force", "--single-item", "check")
+            wrong += left_behind(project) + out_of_date(project, undisturbed, target)
         except (RuntimeError, TimeoutError, AssertionError) as error:
             tally.faults.append(f"round {tally.rounds}: {error}")
             say(name, f"round {tally.rounds}: FAULT: {error}")
@@ -806,7 +814,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--kills", type=int, default=50, help="of each variant, at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--variant", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), metavar="NAME")
+    parser.add_argument("--until", metavar="STAGE", help="run the pipeline to this stage only, as train (not pair)")
     options = parser.parse_args(arguments)
+    target = [options.until] if options.until else []
     end = time.monotonic() + 60 * options.minutes
     tallies: dict[str, Tally] = {}
     root = Path(tempfile.mkdtemp(prefix="kills-"))
@@ -814,14 +824,17 @@ def main(arguments: Sequence[str]) -> int:
         seconds = (end - time.monotonic()) / (len(options.variant) - index)
         folder = root / name
         folder.mkdir()
-        work = torture_pair if name == "pair" else lambda *given, name=name, **more: torture(name, *given, **more)
-        tallies[name] = work(folder, kills=options.kills, seed=options.seed, seconds=seconds)
+        limits = {"kills": options.kills, "seed": options.seed, "seconds": seconds}
+        tallies[name] = (
+            torture_pair(folder, **limits) if name == "pair" else torture(name, folder, **limits, target=target)
+        )
         if not tallies[name].faults:
             shutil.rmtree(folder)
     print(table(tallies))
     failed = {name: tally for name, tally in tallies.items() if tally.faults or not tally.rounds}
     for name, tally in failed.items():
-        print(f"\n{name}: repeat with --variant {name} --seed {options.seed}; the repositories are in {root / name}")
+        again = " ".join(["--variant", name, "--seed", str(options.seed), *(["--until", *target] if target else [])])
+        print(f"\n{name}: repeat with {again}; the repositories are in {root / name}")
         print("\n".join(f"  {fault}" for fault in tally.faults))
     if not failed:
         shutil.rmtree(root)
