@@ -1,9 +1,6 @@
 """Runs that are killed, with all their processes or without some."""
 
-import os
-import signal
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -35,5 +32,4 @@ def test_a_dvc_killed_as_its_stage_starts_leaves_no_training_behind(project: Pro
             assert time.monotonic() < deadline
             time.sleep(0.05)
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(run.process.pid, signal.SIGKILL)
+        run.end()

@@ -30,6 +30,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,8 @@ class Run:
         self.project, self.log = project, log
         self.begun: dict[str, float] = {}
         self.started = time.monotonic()
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background; DVC would inherit it
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         with log.open("wb") as file:
             self.process = subprocess.Popen(
                 command,
@@ -212,9 +215,18 @@ class Run:
     def goes_on(self) -> bool:
         """Whether the command still runs; takes note of the stages that have begun."""
         running = self.process.poll() is None
+        self.take_note()
+        return running
+
+    def take_note(self) -> None:
         for stage in stages_run(self.output):
             self.begun.setdefault(stage, time.monotonic())
-        return running
+
+    def end(self) -> None:
+        """End every process of it."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
 
     def members(self) -> list[int]:
         """The living processes of this run, whoever their parent is by now."""
@@ -385,7 +397,7 @@ def draw_kind(rng: random.Random) -> str:
 def kill(run: Run, kind: str) -> tuple[str, str]:
     """Kill the run in this way; the stage and the phase that it was in."""
     group = run.process.pid
-    run.goes_on()
+    run.take_note()
     if kind == "SIGKILL to all":
         os.killpg(group, signal.SIGSTOP)  # so that it stands still while it is looked at
         where = look(run)
@@ -513,6 +525,11 @@ class Tally:
     def killed(self) -> int:
         return self.kills.total()
 
+    def count(self, name: str, kind: str, where: tuple[str, str]) -> None:
+        self.kills[where] += 1
+        self.kinds[kind] += 1
+        say(name, f"{kind}: {' '.join(where)}")
+
 
 TORN = {r"dvc\.lock' (validation failed|is invalid)": "dvc.lock", "RWLock-file": ".dvc/tmp/rwlock"}
 """What DVC says of a file of its own that it left half-written, and which one that is."""
@@ -558,7 +575,7 @@ def wait(run: Run, moment: Moment, limit: float) -> bool:
         if moment(run):
             return True
         if run.seconds > limit:
-            os.killpg(run.process.pid, signal.SIGKILL)
+            run.end()
             raise TimeoutError(f"dvc did not end within {limit:.0f} s:\n{run.output[-1000:]}")
         time.sleep(POLL_SECONDS)
     return False
@@ -566,15 +583,17 @@ def wait(run: Run, moment: Moment, limit: float) -> bool:
 
 def wait_for_end(run: Run, kind: str, tally: Tally, where: tuple[str, str]) -> None:
     """Wait for all processes of a killed run; one that lives on without its DVC is a fault, and ended here."""
-    if kind in ("Ctrl-C", "SIGTERM to all", "SIGKILL to the stage"):
-        run.process.wait(60)  # DVC says what happened before it ends
-    run.process.wait(END_SECONDS + 60)
+    try:
+        run.process.wait(60)  # it may have something to say first
+    except subprocess.TimeoutExpired:
+        tally.faults.append(f"DVC, in {where[0]} ({where[1]}), went on after {kind}")
+        run.end()
     deadline = time.monotonic() + END_SECONDS
     while run.members() and time.monotonic() < deadline:
         time.sleep(0.02)
     if run.members():
         tally.faults.append(f"{where[0]} ({where[1]}) went on after {kind}")
-        os.killpg(run.process.pid, signal.SIGKILL)
+        run.end()
 
 
 def disturb(plan: Plan, project: Project, rng: random.Random, tally: Tally) -> list[str]:
@@ -590,8 +609,7 @@ def disturb(plan: Plan, project: Project, rng: random.Random, tally: Tally) -> l
         if wait(run, moment, limit):
             kind = draw_kind(rng)
             where = kill(run, kind)
-            tally.kills[where] += 1
-            tally.kinds[kind] += 1
+            tally.count(plan.name, kind, where)
             history.append(f"{kind} {words}: {' '.join(where)}")
             wait_for_end(run, kind, tally, where)
         elif run.process.returncode == 0:
@@ -743,8 +761,7 @@ class Pair:
                         kind = draw_kind(self.rng)
                         where = kill(run, kind)
                         self.killed += 1
-                        self.tally.kills[where] += 1
-                        self.tally.kinds[kind] += 1
+                        self.tally.count("pair", kind, where)
                         wait_for_end(run, kind, self.tally, where)
                         running[name] = self.start(name)
                     elif run.seconds > limit:
@@ -760,8 +777,7 @@ class Pair:
     @staticmethod
     def end(running: dict[str, tuple[Run, Moment]]) -> None:
         for run, _ in running.values():
-            if run.process.poll() is None:
-                os.killpg(run.process.pid, signal.SIGKILL)
+            run.end()
 
 
 def compare_experiment(project: Project, name: str, alone: Project, params: dict[str, Any]) -> list[str]:
