@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -29,7 +30,7 @@ class Recovery:
     def finish(self, output: Path) -> None:
         """Mark the run as complete, with `output`; until DVC has recorded that, a kill must not lose it."""
         marker = {"checkout": str(Path.cwd()), "output": str(output), "md5": data_digest(output)}
-        (self.folder / COMPLETE).write_text(json.dumps(marker))
+        _write(self.folder / COMPLETE, json.dumps(marker))
         Path(self.lock.name).unlink()
         self.lock.close()
 
@@ -45,17 +46,20 @@ def open_recovery(root: Path, inputs: Mapping[str, str]) -> Recovery:
     root.mkdir(parents=True, exist_ok=True)
     lock = _lock(_lock_of(folder))
     if not (folder / INPUTS).exists():
-        unfinished = [path.parent for path in sorted(root.glob(f"*/{INPUTS}"), key=lambda path: path.stat().st_mtime)]
-        unfinished = [other for other in unfinished if not (other / COMPLETE).exists() and not _is_locked(other)]
-        if unfinished:
-            theirs = json.loads((unfinished[-1] / INPUTS).read_text())
-            differing = sorted(key for key in {*inputs, *theirs} if inputs.get(key) != theirs.get(key))
-            log.info("starting afresh: the unfinished run in %s differs in %s", unfinished[-1], ", ".join(differing))
+        with suppress(FileNotFoundError):  # a run that its own checkout removes meanwhile is complete
+            _tell_unfinished(root, inputs)
         folder.mkdir(exist_ok=True)
-        partial = folder / f"{INPUTS}.partial"
-        partial.write_text(text)
-        partial.replace(folder / INPUTS)
+        _write(folder / INPUTS, text)
     return Recovery(folder, lock)
+
+
+def _tell_unfinished(root: Path, inputs: Mapping[str, str]) -> None:
+    runs = [path.parent for path in sorted(root.glob(f"*/{INPUTS}"), key=lambda path: path.stat().st_mtime)]
+    unfinished = [other for other in runs if not (other / COMPLETE).exists() and not _is_locked(other)]
+    if unfinished:
+        theirs = json.loads((unfinished[-1] / INPUTS).read_text())
+        differing = sorted(key for key in {*inputs, *theirs} if inputs.get(key) != theirs.get(key))
+        log.info("starting afresh: the unfinished run in %s differs in %s", unfinished[-1], ", ".join(differing))
 
 
 def forget_recorded(root: Path) -> None:
@@ -64,10 +68,33 @@ def forget_recorded(root: Path) -> None:
     Made again at the user's wish, it is then made from the start.
     """
     for file in root.glob(f"*/{COMPLETE}"):
-        marker = json.loads(file.read_text())
+        try:
+            marker = json.loads(file.read_text())
+        except FileNotFoundError:
+            continue  # its own checkout has removed it meanwhile
         here = marker["checkout"] == str(Path.cwd())
         if here and recorded_digest(Path(marker["output"])) == marker["md5"] and not _is_locked(file.parent):
-            shutil.rmtree(file.parent)
+            _remove(file.parent)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a complete run's folder: its checkpoints first, and last what marks it as complete.
+
+    A kill on the way then leaves no checkpoint without what belongs to it, and the next stage goes on with the removal.
+    """
+    for path in sorted(folder.iterdir(), key=lambda path: (path.name == COMPLETE, path.suffix != ".pt")):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    folder.rmdir()
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text)
+    partial.replace(path)
 
 
 def _lock_of(folder: Path) -> Path:

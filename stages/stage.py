@@ -7,6 +7,7 @@ their settings from the environment once, when they are first imported.
 import ctypes
 import json
 import logging
+import os
 import shutil
 import signal
 import sys
@@ -145,3 +146,7 @@ def _end_with_parent() -> None:
     """Ask the kernel to end this process when its parent ends: a killed `dvc` leaves no training behind."""
     set_parent_death_signal = 1
     ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
+    # A DVC that was killed before that cannot be noticed any more; but its processes are one group, and a process that
+    # adopts orphans is of another.
+    if "DVC_STAGE" in os.environ and os.getpgid(os.getppid()) != os.getpgrp():
+        sys.exit(128 + signal.SIGTERM)

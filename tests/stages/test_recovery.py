@@ -82,3 +82,43 @@ def test_another_runs_checkpoint_is_never_taken_and_the_difference_is_told(
     ]
     for each in (running, ours):
         each.lock.close()
+
+
+class KilledError(Exception):
+    pass
+
+
+def killed(*_: object) -> None:
+    raise KilledError
+
+
+def test_a_run_killed_as_it_is_marked_complete_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recovery = open_recovery(tmp_path, {"lr": "1"})
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "replace", killed)
+        with pytest.raises(KilledError):
+            recovery.finish(tmp_path)
+    recovery.lock.close()
+    forget_recorded(tmp_path)  # reads no half-written marker
+    assert recovery.folder.exists()
+
+
+def test_a_removal_that_is_killed_leaves_no_checkpoint_and_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("made").write_text("weights")
+    Path("dvc.lock").write_text(
+        json.dumps({"stages": {"train": {"outs": [{"path": "made", "md5": data_digest(Path("made"))}]}}})
+    )
+    recovery = open_recovery(tmp_path / "runs", {"lr": "1"})
+    (recovery.folder / "kept").mkdir()
+    (recovery.folder / "step-00000001-ab.pt").write_text("state")
+    recovery.finish(Path("made"))
+    with monkeypatch.context() as broken:
+        broken.setattr("shutil.rmtree", killed)
+        with pytest.raises(KilledError):
+            forget_recorded(tmp_path / "runs")
+    assert not list(recovery.folder.glob("*.pt")), "it would be gone on from without what was kept"
+    forget_recorded(tmp_path / "runs")
+    assert not list((tmp_path / "runs").iterdir())
