@@ -127,26 +127,29 @@ def _fetch_from_drive(identity: str, partial: Path) -> str | None:
                 cancel=cancel,
             )
     except gdown.exceptions.FileURLRetrievalError:
-        return "Google Drive does not give it out now, as when too many people have fetched it of late"
+        reason = "Google Drive does not give it out now, as when too many people have fetched it of late"
     except requests.RequestException as error:
-        return describe_failure(error)
+        reason = describe_failure(error)
     except gdown.exceptions.DownloadCancelled:
-        return f"less than 512 KiB came in {STALLED:g} seconds"
+        reason = f"less than 512 KiB came in {STALLED:g} seconds"
     except gdown.exceptions.DownloadError as error:
         if isinstance(error.__cause__, requests.RequestException):
-            return describe_failure(error.__cause__)
-        # Drive would not go on where the file ends; tried once more, it must begin anew.
-        _discard(partial)
-        return " ".join(str(error).split())
+            reason = describe_failure(error.__cause__)
+        else:
+            # Drive would not go on where the file ends; tried once more, it must begin anew.
+            _discard(partial)
+            reason = " ".join(str(error).split())
     except _TooLongError:
         _discard(partial)
-        return f"Google Drive sends more than the {MAX_BYTES} bytes allowed"
+        reason = f"Google Drive sends more than the {MAX_BYTES} bytes allowed"
     except OSError as error:
-        return f"{error.filename or partial.parent}: {error.strerror or error}"
+        reason = f"{error.filename or partial.parent}: {error.strerror or error}"
     # gdown takes Drive's pages and headers apart as it expects them, and raises whatever it stumbles over.
     except Exception as error:  # noqa: BLE001
-        return f"Google Drive's answer is not understood ({type(error).__name__})"
-    return None
+        reason = f"Google Drive's answer is not understood ({type(error).__name__})"
+    else:
+        return None
+    return reason
 
 
 @contextmanager

@@ -77,11 +77,10 @@ def read_record(folder: Path) -> Record:
     path = folder / RECORD
     try:
         record = Record(**json.loads(path.read_text("utf-8")))
+        if {*map(type, (record.source, *record.files, *record.files.values()))} != {str}:
+            raise TypeError
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; fetch the data first, with dvc repro fetch") from None
-        well_formed = {*map(type, (record.source, record.files, *record.files.values()))} <= {str, dict}
     except (ValueError, TypeError, AttributeError, RecursionError):
-        well_formed = False
-    if not well_formed:
-        raise InputError(f"{path} is damaged; fetch the data again, with dvc repro --force fetch")
+        raise InputError(f"{path} is damaged; fetch the data again, with dvc repro --force fetch") from None
     return record
