@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gan.data.decoding import read_image
+from gan.data.decoding import measure_image, read_image
 from gan.data.packed import Images
-from gan.data.sources.archive import folder_images, open_archive, zip_images
+from gan.data.sources.archive import folder_images, open_archive, read_file, zip_images
 from gan.data.sources.source import UnreadableError
 from gan.errors import InputError
 
@@ -27,7 +27,7 @@ def open_samples(path: Path, image_size: int, channels: int, seed: int) -> Itera
     """
     if path.is_dir():
         names = folder_images(path)
-        yield len(names), _read_all(names, lambda index: (path / names[index]).read_bytes(), image_size, channels, seed)
+        yield len(names), _read_all(names, lambda index: read_file(path / names[index]), image_size, channels, seed)
     elif path.exists():
         zip_images(path)  # refuses a damaged or unsafe one
         with open_archive(path) as (names, read):
@@ -42,13 +42,18 @@ def _read_all(
     for index in np.random.default_rng(seed).permutation(len(names)).tolist():
         name = names[index]
         try:
-            image = read_image(read(index), channels)
+            file = read(index)
+            _check_size(name, measure_image(file), image_size)  # first, as a wrong one may be very large
+            image = read_image(file, channels)
         except UnreadableError as error:
             raise InputError(f"{name!r}: {error}; repair or remove it") from None
-        height, width, _ = image.shape
-        if (height, width) != (image_size, image_size):
-            raise InputError(
-                f"{name!r} has {width}x{height} pixels, and the real images {image_size}x{image_size}; samples are "
-                "scored as they are, so give them all in that size, or change data.image_size"
-            )
+        _check_size(name, (image.shape[1], image.shape[0]), image_size)
         yield image
+
+
+def _check_size(name: str, size: tuple[int, int], image_size: int) -> None:
+    if size != (image_size, image_size):
+        raise InputError(
+            f"{name!r} has {size[0]}x{size[1]} pixels, and the real images {image_size}x{image_size}; samples are "
+            "scored as they are, so give them all in that size, or change data.image_size"
+        )

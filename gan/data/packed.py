@@ -5,6 +5,7 @@
 
 import hashlib
 import json
+import tokenize
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -13,6 +14,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from gan.errors import InputError
 
 Images = NDArray[np.uint8]
 """Images, N×H×W×C, 0 to 255."""
@@ -71,12 +74,16 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read what `write_manifest` wrote."""
-    values: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
-    values["splits"] = {name: Split(**split) for name, split in values["splits"].items()}
-    values["skipped"] = [Skipped(**item) for item in values["skipped"]]
-    values["value_range"] = tuple(values["value_range"])
-    return Manifest(**values)
+    """Read what `write_manifest` wrote. Raises InputError for a damaged one."""
+    path = folder / MANIFEST
+    try:
+        values: dict[str, Any] = json.loads(path.read_text())
+        values["splits"] = {name: Split(**split) for name, split in values["splits"].items()}
+        values["skipped"] = [Skipped(**item) for item in values["skipped"]]
+        values["value_range"] = tuple(values["value_range"])
+        return Manifest(**values)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise InputError(f"{path} is damaged; prepare the data again, with dvc repro --force prepare") from None
 
 
 @contextmanager
@@ -119,15 +126,38 @@ def finish_split(folder: Path, name: str, count: int, labels: Labels | None, n_c
 
 
 def read_images(folder: Path, name: str) -> Images:
-    """A split's images, N×H×W×C uint8, as a read-only memory map."""
-    images: Images = np.load(folder / f"{name}.npy", mmap_mode="r")
-    return images
+    """A split's images, N×H×W×C uint8, as a read-only memory map. Raises InputError for a damaged file."""
+    return _load(folder / f"{name}.npy", np.uint8, 4)
 
 
 def read_labels(folder: Path, name: str) -> Labels:
-    """A split's class indices, N."""
-    labels: Labels = np.load(folder / f"{name}_labels.npy")
-    return labels
+    """A split's class indices, N. Raises InputError for a damaged file."""
+    return np.array(_load(folder / f"{name}_labels.npy", np.int64, 1))
+
+
+def _load(path: Path, dtype: type[np.generic], dimensions: int) -> NDArray[Any]:
+    """An array as a read-only memory map, so that a header cannot announce more than the file holds."""
+    try:
+        array = np.lib.format.open_memmap(path, mode="r")
+    # Its header is read as a Python literal, and a damaged one raises what that does.
+    except (
+        ValueError,
+        SyntaxError,
+        TypeError,
+        MemoryError,
+        RecursionError,
+        OverflowError,
+        tokenize.TokenError,
+    ) as error:
+        raise InputError(
+            f"{path} is damaged ({error}); run the stage that wrote it again, with dvc repro --force"
+        ) from None
+    if array.dtype != dtype or array.ndim != dimensions:
+        raise InputError(
+            f"{path} holds {array.dtype} of {array.ndim} dimensions, not {np.dtype(dtype)} of {dimensions}; run the "
+            "stage that wrote it again, with dvc repro --force"
+        )
+    return array
 
 
 def file_md5(path: Path) -> str:

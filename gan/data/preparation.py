@@ -7,28 +7,35 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from itertools import islice
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
-from gan.data.decoding import SMALLER, Item, Outcome, convert_image
+from gan.data.decoding import SMALLER, Item, Outcome, Shares, convert_image, share_memory
 from gan.data.packed import Labels, Manifest, Skipped, Split, finish_split, image_writer, write_manifest
 from gan.data.progress import progress
 from gan.data.sources import celeba_layout, folder, idx, mnist_5k
 from gan.data.sources.source import Collection, Indices, UnreadableError, read_record
-from gan.errors import InputError
+from gan.errors import InputError, one_line
 from gan.seeds import derive_seed
 
 RESIZE = "Pillow BICUBIC, antialiased"
 BLOCK = 32
-"""Images a worker is given at a time. A few blocks are all that is held in memory."""
+BLOCK_BYTES = 2**24
+"""Images a worker is given at a time, and what they may weigh together, but for the last."""
+PENDING_BYTES = 2**26
+"""What all images may weigh that wait for a worker or are with one; a single one may weigh more."""
 ENCODED = ("celeba", "folder")
 """Sources of encoded image files; the others hold raw pixels."""
 NAMED = 5
-"""Unreadable images that an error message names."""
+LONGEST_NAME = 100
+"""Unreadable images that an error message names, and characters of such a name."""
+ENOUGH = 1000
+"""Unreadable images, beyond those tolerated, after which no others are looked for."""
 
 
 def prepare(
@@ -74,14 +81,18 @@ def prepare(
             test_fraction=test_fraction,
             seed=seed,
         )
-        with progress("preparing images", len(collection.names), "images") as advance:
+        looked_at, total = 0, len(collection.names)
+        with progress("preparing images", total, "images") as advance:
             for name, indices in splits.items():
                 kept: list[int] = []
                 with image_writer(out, name, (image_size, image_size, channels)) as write:
                     outcomes = convert_all(_read(collection, int(index)) for index in indices)
                     for index, outcome in zip(indices.tolist(), outcomes, strict=True):
+                        looked_at += 1
                         if isinstance(outcome, str):
                             skipped.append(Skipped(collection.names[index], outcome))
+                            if len(skipped) > max_bad_fraction * total + ENOUGH:
+                                _refuse(skipped, looked_at, total, max_bad_fraction, crop)
                         else:
                             write(outcome)
                             kept.append(index)
@@ -89,7 +100,8 @@ def prepare(
                 labels = None if collection.labels is None else collection.labels[kept]
                 n_classes = None if collection.classes is None else len(collection.classes)
                 written[name] = finish_split(out, name, len(kept), labels, n_classes)
-        _check_skipped(skipped, len(collection.names), max_bad_fraction, crop)
+        if len(skipped) > max_bad_fraction * total:
+            _refuse(skipped, looked_at, total, max_bad_fraction, crop)
         _check_filled({name: split.count for name, split in written.items()}, "once unreadable images are left out")
         write_manifest(
             out,
@@ -175,26 +187,57 @@ def _in_blocks(
         return
     # A fork would copy the threads' locks of this process without its threads.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_follow_parent) as pool:
+    with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(Shares(context),)) as pool:
 
         def convert_all(items: Iterator[Item]) -> Iterator[Outcome]:
-            pending: deque[Future[list[Outcome]]] = deque()
-            while block := list(islice(items, BLOCK)):
-                pending.append(pool.submit(_convert_block, convert, block))
-                if len(pending) > 2 * workers:
-                    yield from pending.popleft().result()
+            pending: deque[tuple[int, Future[list[Outcome]]]] = deque()
+            for block in _blocks(items):
+                pending.append((sum(map(_weight, block)), pool.submit(_convert_block, convert, block)))
+                while len(pending) > 2 * workers or (pending and sum(size for size, _ in pending) > PENDING_BYTES):
+                    yield from _result(pending.popleft()[1])
             while pending:
-                yield from pending.popleft().result()
+                yield from _result(pending.popleft()[1])
 
         yield convert_all
+
+
+def _blocks(items: Iterator[Item]) -> Iterator[list[Item]]:
+    block: list[Item] = []
+    size = 0
+    for item in items:
+        block.append(item)
+        size += _weight(item)
+        if len(block) == BLOCK or size >= BLOCK_BYTES:
+            yield block
+            block, size = [], 0
+    if block:
+        yield block
+
+
+def _weight(item: Item) -> int:
+    """Bytes of an image, as it is handed to a worker."""
+    if isinstance(item, UnreadableError):
+        return 0
+    return len(item) if isinstance(item, bytes) else item.nbytes
+
+
+def _result(block: Future[list[Outcome]]) -> list[Outcome]:
+    try:
+        return block.result()
+    except BrokenProcessPool:
+        raise InputError(
+            "a process that decodes images was ended from outside, as when memory is full, or by a file that its "
+            "decoder does not survive; make room and run it again"
+        ) from None
 
 
 def _convert_block(convert: Callable[[Item], Outcome], items: Sequence[Item]) -> list[Outcome]:
     return [convert(item) for item in items]
 
 
-def _follow_parent() -> None:
+def _start_worker(shares: Shares) -> None:
     """Make this worker end with its parent, however that ends; a terminal's Ctrl-C is the parent's to handle."""
+    share_memory(shares)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -206,19 +249,23 @@ def _follow_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def _check_skipped(skipped: Sequence[Skipped], total: int, max_bad_fraction: float, crop: int | None) -> None:
-    if len(skipped) == total and all(SMALLER in item.reason for item in skipped):
+def _refuse(
+    skipped: Sequence[Skipped], looked_at: int, total: int, max_bad_fraction: float, crop: int | None
+) -> NoReturn:
+    """Raise InputError for too many unreadable images, of those that were `looked_at` among a `total`."""
+    if len(skipped) == looked_at and all(SMALLER in item.reason for item in skipped):
+        every = "every image" if looked_at == total else f"each of the first {looked_at} images"
         raise InputError(
-            f"data.crop: {crop} is larger than every image, as {skipped[0].name!r} of "
+            f"data.crop: {crop} is larger than {every}, as {skipped[0].name!r} of "
             f"{skipped[0].reason.partition(',')[0]}; lower it, or use null for the largest square"
         )
-    if len(skipped) > max_bad_fraction * total:
-        named = "; ".join(f"{item.name!r}: {item.reason}" for item in skipped[:NAMED])
-        more = f"; and {len(skipped) - NAMED} more" if len(skipped) > NAMED else ""
-        raise InputError(
-            f"{len(skipped)} of {total} images are unreadable, more than data.max_bad_fraction {max_bad_fraction:g} "
-            f"allows; repair or remove them, or raise it: {named}{more}"
-        )
+    at_least = "" if looked_at == total else "at least "
+    named = "; ".join(f"{one_line(repr(item.name), LONGEST_NAME)}: {item.reason}" for item in skipped[:NAMED])
+    more = f"; and {len(skipped) - NAMED} more" if len(skipped) > NAMED else ""
+    raise InputError(
+        f"{at_least}{len(skipped)} of {total} images are unreadable, more than data.max_bad_fraction "
+        f"{max_bad_fraction:g} allows; repair or remove them, or raise it: {named}{more}"
+    )
 
 
 def _check_filled(counts: Mapping[str, int], when: str) -> None:

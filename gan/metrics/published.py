@@ -1,8 +1,11 @@
 """What the networks with published weights share: reading those, and what torchvision does to images before them."""
 
+import mmap
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -13,6 +16,9 @@ from gan.errors import InputError
 Weights = Mapping[str, Tensor]
 """A network's weights by torchvision's names, float32."""
 
+MAX_BYTES = 2**28
+"""Largest file of weights read; Inception v3's have 109 MB."""
+
 
 def read_state_dict(path: Path, takes: str) -> dict[str, Tensor]:
     """The tensors, by name, of a state dict that torch saved; what else it holds has no entry.
@@ -21,6 +27,7 @@ def read_state_dict(path: Path, takes: str) -> dict[str, Tensor]:
     ends with what evaluate.weights `takes`.
     """
     try:
+        _check_container(path)
         found = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         reason = f"cannot be read ({error.strerror or error})"
@@ -33,7 +40,34 @@ def read_state_dict(path: Path, takes: str) -> dict[str, Tensor]:
         ) from error
     if not isinstance(found, Mapping):
         return {}
-    return {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
+    # A name may be anything in a pickle, and the text of a tuple of tuples of tuples has no end.
+    return {name: value for name, value in found.items() if isinstance(name, str) and _is_plain(value)}
+
+
+def _check_container(path: Path) -> None:
+    """Raise ValueError for a file that may become more in memory than it is on the disk."""
+    if not (path.is_file() or path.is_dir()):
+        path.stat()
+        raise ValueError("not a file")  # to open a pipe is to wait for its other end
+    with path.open("rb") as file:
+        size = path.stat().st_size
+        if not 0 < size <= MAX_BYTES:
+            raise ValueError("empty or too large")
+        # The one thing that a pickle without code can ask for in any size; weights have no use for it.
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            if content.find(b"bytearray") >= 0:
+                raise ValueError("bytes of any number")
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()  # torch compresses none
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise ValueError("compressed")
+        if sum(member.file_size for member in members) > size:
+            raise ValueError("members that overlap")
+
+
+def _is_plain(value: object) -> TypeGuard[Tensor]:
+    return isinstance(value, Tensor) and value.device.type == "cpu" and value.layout is torch.strided
 
 
 def wrong_names(found: Weights, expected: Weights) -> list[str]:

@@ -2,20 +2,21 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from gan.errors import InputError
 from gan.networks.cspup import CSPup, CSPupDiscriminator, CSPupGenerator
 from gan.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from gan.networks.vanilla import VanillaDiscriminator, VanillaGenerator
+from gan.params import IMAGE_SIZES
 
 ARCHITECTURE = "architecture"
 
@@ -135,19 +136,33 @@ def load_generator(path: Path, device: torch.device) -> tuple[nn.Module, dict[st
 
     The file holds numbers alone, so that reading one can run no code. Raises InputError for any other file.
     """
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is not a file")  # to open a pipe is to wait for its other end
     try:
         with safe_open(path, framework="pt") as file:
             architecture: dict[str, Any] = json.loads(file.metadata()[ARCHITECTURE])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        # What a file says of its network may be of any size: the network is built without memory, and only one that the
+        # file's own tensors fill is built in earnest.
+        if len(architecture["hidden"]) > len(tensors) or architecture["image_size"] not in IMAGE_SIZES:
+            raise ValueError("an architecture that no generator has")
+        with torch.device("meta"):
+            state = build_generator(**architecture).state_dict()
+        if _kinds(tensors) != _kinds(state):
+            raise ValueError("tensors that this generator does not have")
         generator = build_generator(**architecture)
         generator.load_state_dict(tensors)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from None
-    except (SafetensorError, KeyError, RuntimeError, TypeError, ValueError) as error:
+    except (SafetensorError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(
             f"{path} is damaged or no generator's file ({type(error).__name__}); "
             "the stage train writes them as generator.safetensors and generator_ema.safetensors"
         ) from error
     return generator.to(device).to(memory_format=torch.channels_last).eval(), architecture
+
+
+def _kinds(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}

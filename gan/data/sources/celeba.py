@@ -3,6 +3,9 @@
 import logging
 import shutil
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import gdown
@@ -37,6 +40,14 @@ DRIVE = {
 TIMEOUT = (10, 60)
 """Seconds to connect, and between two pieces of the answer."""
 RETRIES = 4
+MAX_BYTES = 2**31
+"""Longest download; the archive has 1.44 GB."""
+STALLED = 600.0
+"""Seconds in which one more piece of gdown's, 512 KiB, must come: a timeout alone lets a server trickle for ever."""
+
+
+class _TooLongError(Exception):
+    """More comes than any of the files holds."""
 
 
 def fetch(request: Request, folder: Path) -> None:
@@ -86,28 +97,8 @@ def _download(name: str, path: Path) -> None:
             return
         partial = path.with_name(f"{name}.part")
         LOG.info("fetching %s from Google Drive", name)
-        try:
-            gdown.download(
-                id=DRIVE[name],
-                output=str(partial),
-                quiet=not sys.stderr.isatty(),
-                use_cookies=False,
-                resume=True,
-                timeout=TIMEOUT,
-                retries=RETRIES,
-            )
-        except gdown.exceptions.FileURLRetrievalError:
-            reason = "Google Drive does not give it out now, as when too many people have fetched it of late"
-        except requests.RequestException as error:
-            reason = describe_failure(error)
-        except gdown.exceptions.DownloadError as error:
-            if isinstance(error.__cause__, requests.RequestException):
-                reason = describe_failure(error.__cause__)
-            else:
-                # Drive would not go on where the file ends; tried once more, it must begin anew.
-                _discard(partial)
-                reason = " ".join(str(error).split())
-        else:
+        reason = _fetch_from_drive(DRIVE[name], partial)
+        if reason is None:
             found = file_md5(partial)
             if found == MD5[name]:
                 partial.replace(path)
@@ -118,6 +109,75 @@ def _download(name: str, path: Path) -> None:
         f"{name}: {reason}; try again later, or fetch {ARCHIVE}, {PARTITION} and {ATTRIBUTES} by hand from {FOLDER} "
         f"(Img, Eval, Anno), put them into one folder and set data.path to it"
     )
+
+
+def _fetch_from_drive(identity: str, partial: Path) -> str | None:
+    """Bring a file to `partial`, or what is left of it; why that failed, or None: it did not."""
+    try:
+        with _watched() as (progress, cancel):
+            gdown.download(
+                id=identity,
+                output=str(partial),
+                quiet=not sys.stderr.isatty(),
+                use_cookies=False,
+                resume=True,
+                timeout=TIMEOUT,
+                retries=RETRIES,
+                progress=progress,
+                cancel=cancel,
+            )
+    except gdown.exceptions.FileURLRetrievalError:
+        reason = "Google Drive does not give it out now, as when too many people have fetched it of late"
+    except requests.RequestException as error:
+        reason = describe_failure(error)
+    except gdown.exceptions.DownloadCancelled:
+        reason = f"less than 512 KiB came in {STALLED:g} seconds"
+    except gdown.exceptions.DownloadError as error:
+        if isinstance(error.__cause__, requests.RequestException):
+            reason = describe_failure(error.__cause__)
+        else:
+            # Drive would not go on where the file ends; tried once more, it must begin anew.
+            _discard(partial)
+            reason = " ".join(str(error).split())
+    except _TooLongError:
+        _discard(partial)
+        reason = f"Google Drive sends more than the {MAX_BYTES} bytes allowed"
+    except OSError as error:
+        reason = f"{error.filename or partial.parent}: {error.strerror or error}"
+    # gdown takes Drive's pages and headers apart as it expects them, and raises whatever it stumbles over.
+    except Exception as error:  # noqa: BLE001
+        reason = f"Google Drive's answer is not understood ({type(error).__name__})"
+    else:
+        return None
+    return reason
+
+
+@contextmanager
+def _watched() -> Iterator[tuple[Callable[[int, int | None], None], threading.Event]]:
+    """What gdown is to call with the bytes so far and in all, and the event that ends it when none come."""
+    cancel, done = threading.Event(), threading.Event()
+    so_far = 0
+
+    def progress(count: int, total: int | None) -> None:
+        nonlocal so_far
+        so_far = count
+        if max(count, total or 0) > MAX_BYTES:
+            raise _TooLongError
+
+    def watch() -> None:
+        seen = -1
+        while not done.wait(STALLED):
+            if so_far == seen:
+                cancel.set()
+            seen = so_far
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield progress, cancel
+    finally:
+        done.set()
+        watcher.join()
 
 
 def _discard(partial: Path) -> None:

