@@ -9,6 +9,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from gan.data.packed import Images
 from gan.data.sources.source import UnreadableError
+from gan.errors import is_no_memory
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 SMALLER = "smaller than data.crop"
@@ -62,7 +63,7 @@ def _decode(item: Item) -> Image.Image:
         except (Image.DecompressionBombWarning, Image.DecompressionBombError):
             raise UnreadableError(f"more than the {Image.MAX_IMAGE_PIXELS} pixels allowed") from None
         except Exception as error:  # noqa: BLE001 - on damaged files, decoders raise whatever they stumble over
-            raise UnreadableError(f"cannot be decoded: {' '.join(str(error).split())}") from None
+            raise _unreadable(error) from None
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image).astype(np.uint32) * 255 + 32767) // 65535).convert("L")
     if image.mode in ("I", "F"):
@@ -73,3 +74,10 @@ def _decode(item: Item) -> Image.Image:
     if image.mode not in ("1", "L", "P", "RGB", "CMYK", "YCbCr", "HSV"):
         raise UnreadableError(f"colour mode {image.mode}, which has no plain conversion; save it as RGB")
     return image
+
+
+def _unreadable(error: Exception) -> UnreadableError:
+    """A decoder's error as the image's fault; raises it again where memory ran out, which says nothing of the image."""
+    if is_no_memory(error):
+        raise error
+    return UnreadableError(f"cannot be decoded: {' '.join(str(error).split())}")
