@@ -19,13 +19,23 @@ from typing import Any, NoReturn
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from gan.errors import InputError
+from gan.errors import InputError, find_no_room, is_no_memory
 from gan.params import Params, load_params
 from stages.arithmetic import hold_arithmetic
 from stages.slots import COMPUTING, hold_slots, read_count
 
 PARAMS = Path("params.yaml")
 PIPELINE = Path("dvc.yaml")
+LOCK = Path("dvc.lock")
+
+LOWER = {
+    "prepare": "data.image_size",
+    "reference": "reference.batch_size, reference.images or data.image_size",
+    "train": "train.batch_size, generator.base, discriminator.base or data.image_size",
+    "sample": "sample.batch_size or data.image_size",
+    "evaluate": "sample.count, reference.images or data.image_size",
+}
+"""The parameters that a stage's memory grows with."""
 
 
 def run_stage(name: str, run: Callable[[Params], Callable[[], None] | None]) -> NoReturn:
@@ -40,6 +50,7 @@ def run_stage(name: str, run: Callable[[Params], Callable[[], None] | None]) -> 
     try:
         before = _read_inputs(name)
         params = load_params(PARAMS)
+        _check_data(name)
         hold_arithmetic(params.hardware)
         if name in COMPUTING:
             hold_slots(name, params.hardware.device, read_count())
@@ -48,16 +59,31 @@ def run_stage(name: str, run: Callable[[Params], Callable[[], None] | None]) -> 
         _check_unchanged(name, before)
         if on_success is not None:
             on_success()
-    except InputError as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        sys.exit(1)
-    except OSError as error:
-        print(f"{name}: {error.filename or 'error'}: {error.strerror or error}", file=sys.stderr)
-        sys.exit(1)
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
+    except Exception as error:  # libraries tell of a full disk or memory by errors of any kind
+        said = _explain(name, error)
+        if said is None:
+            raise
+        print(f"{name}: {said}", file=sys.stderr)
+        sys.exit(1)
     sys.exit(0)
+
+
+def _explain(name: str, error: Exception) -> str | None:
+    """What a user can do about the error, in one line; None where it is a fault of the program."""
+    no_room = find_no_room(error)
+    if no_room:
+        return f"{no_room}; make room, and dvc repro goes on from there"
+    if is_no_memory(error):
+        lower = f"lower {LOWER[name]}, or " if name in LOWER else ""
+        return f"out of memory; {lower}end what else takes memory, and dvc repro goes on from there"
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"{error.filename or 'error'}: {error.strerror or error}"
+    return None
 
 
 def _check_unchanged(name: str, before: dict[str, str]) -> None:
@@ -68,11 +94,57 @@ def _check_unchanged(name: str, before: dict[str, str]) -> None:
 
 
 def _read_inputs(name: str) -> dict[str, str]:
-    """The stage's inputs; none where a file cannot be read, which `load_params` tells in better words."""
+    """The stage's inputs; none where a file cannot be read, which `load_params` tells in better words.
+
+    A code file counts as changed once it was written, even if its bytes are the old ones again, as after two switches
+    of branch: much of the code is imported only when it is needed, and may have been another's then.
+    """
     try:
-        return stage_inputs(name)
+        return {key: f"{value} {_written(Path(key))}" for key, value in stage_inputs(name).items()}
     except (YAMLError, OSError, KeyError, TypeError, UnicodeDecodeError):
         return {}
+
+
+def _written(file: Path) -> str:
+    """What differs after a file was written or replaced; of a parameter, nothing."""
+    return f"{file.stat().st_ino} {file.stat().st_mtime_ns}" if file.is_file() else ""
+
+
+def _check_data(name: str) -> None:
+    """Raise InputError if the data that the stage reads are not those that dvc.lock has of the stages that made them.
+
+    DVC trusts its cache: what is damaged there it brings back as it is, and calls the result up to date.
+    """
+    if not LOCK.exists():
+        return
+    yaml = YAML(typ="safe", pure=True)
+    made = {
+        out["path"]: (stage, out["md5"])
+        for stage, entry in yaml.load(LOCK)["stages"].items()
+        for out in entry.get("outs", [])
+    }
+    for dependency in yaml.load(PIPELINE)["stages"][name].get("deps", []):
+        if dependency in made and Path(dependency).exists():
+            stage, md5 = made[dependency]
+            if data_md5(Path(dependency)) != md5:
+                raise InputError(
+                    f"{dependency} is not what {stage} made, by its digest in dvc.lock: it was damaged or edited; run "
+                    "make doctor CLEAN=1, which removes it, and dvc repro"
+                )
+
+
+def data_md5(path: Path) -> str:
+    """The digest of a file or a folder as dvc.lock has it."""
+    if not path.is_dir():
+        return _file_md5(path)
+    files = sorted((file.relative_to(path).as_posix(), file) for file in path.rglob("*") if file.is_file())
+    listed = [{"md5": _file_md5(file), "relpath": name} for name, file in files]
+    return hashlib.md5(json.dumps(listed).encode(), usedforsecurity=False).hexdigest() + ".dir"
+
+
+def _file_md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def stage_inputs(name: str) -> dict[str, str]:
