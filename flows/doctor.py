@@ -5,7 +5,9 @@
 
 import argparse
 import fcntl
+import hashlib
 import json
+import os
 import shutil
 import sys
 import time
@@ -24,6 +26,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
 
+from flows.digests import LOCK, Place, outputs, read_lock
 from flows.experiment import ExperimentError
 from flows.processes import CommandError, run
 from flows.slots import limit_name
@@ -32,6 +35,7 @@ from flows.workspace import WORKSPACES, find_home
 COPIES = Path(".dvc/tmp/exps/standalone")
 RECORDS = Path(".dvc/tmp/exps/run")
 RUNS = Path(".atelier/runs")
+MD5_DIGITS = 32
 OLD = 7.0
 """Days after which an unfinished training that nothing goes on with is left-over."""
 
@@ -46,10 +50,48 @@ class Finding:
 
 def examine(home: Path, old: float) -> Iterator[Finding]:
     """All that there is to say about the checkout `home`; trainings untouched for `old` days are left-over."""
+    yield from _damaged(home)
     yield from _copies(home)
     yield from _workspaces(home)
     yield from _checkpoints(home, old)
     yield from _slots(home)
+
+
+def _damaged(home: Path) -> Iterator[Finding]:
+    """Files whose bytes are not those that DVC takes them to have; it reads neither its cache nor what it knows again.
+
+    Reads the whole cache, two seconds or so a gigabyte.
+    """
+    cache = Path(run("dvc", "cache", "dir", folder=home))
+    for file in sorted(path for path in (cache / "files/md5").glob("??/*") if path.is_file()):
+        name = file.parent.name + file.name.removesuffix(".dir")
+        if len(name) == MD5_DIGITS and _md5(file.read_bytes()) != name:
+            yield Finding(f"{file}: damaged; remove it, and dvc repro makes it again", partial(_remove, file))
+    if not (home / LOCK).exists():
+        return
+    for path, md5 in outputs(read_lock((home / LOCK).read_text())).items():
+        digests = Place(home, cache).digests(path, md5) if (home / path).exists() else None
+        if digests is not None and _digest(digests) != md5:
+            words = f"{path}: not the bytes that {LOCK} has; have DVC look again, and dvc repro makes it again"
+            yield Finding(words, partial(_touch, home / path))
+
+
+def _digest(files: Mapping[str, str]) -> str:
+    """The digest of an output as dvc.lock has it, of those of its files."""
+    if "" in files:
+        return files[""]
+    listed = [{"md5": md5, "relpath": name} for name, md5 in sorted(files.items())]
+    return _md5(json.dumps(listed).encode()) + ".dir"
+
+
+def _md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def _touch(path: Path) -> None:
+    """Give each file a new time of change, by which DVC knows that it must read it again."""
+    for file in path.rglob("*") if path.is_dir() else [path]:
+        os.utime(file)
 
 
 def _copies(home: Path) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from gan.errors import InputError
 from gan.params import HardwareParams
 from stages.layout import RECORDS
 
@@ -66,13 +67,31 @@ def data_digest(path: Path) -> str:
     return hashlib.md5(json.dumps(listing).encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 
-def recorded_digest(path: Path) -> str | None:
-    """The digest that dvc.lock has of an output; None where it has none."""
+def read_data(stage: str) -> dict[str, str]:
+    """The digest of each dependency that other stages made, as dvc.lock has it.
+
+    Raises InputError where the bytes are not those that dvc.lock has: DVC trusts its cache, brings back what is damaged
+    there as it is, and calls the result up to date.
+    """
+    digests, recorded = {}, recorded_digests()
+    for path in data_dependencies(stage):
+        if path.exists():
+            name = str(path)
+            digests[name] = data_digest(path)
+            if recorded.get(name, digests[name]) != digests[name]:
+                raise InputError(
+                    f"{path}: not what dvc.lock has; it was damaged or edited. Run make doctor CLEAN=1, which has it "
+                    "made again, and dvc repro"
+                )
+    return digests
+
+
+def recorded_digests() -> dict[str, str]:
+    """The digest of each output, as dvc.lock has it; none without one."""
     if not LOCK.exists():
-        return None
+        return {}
     stages = YAML(typ="safe", pure=True).load(LOCK).get("stages", {})
-    outs = {out["path"]: out.get("md5") for stage in stages.values() for out in stage.get("outs", [])}
-    return outs.get(str(path))
+    return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", []) if "md5" in out}
 
 
 def describe_machine(hardware: HardwareParams, computes: bool) -> dict[str, Any]:
@@ -102,13 +121,19 @@ def describe_device(hardware: HardwareParams) -> str:
     return f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
 
 
-def make_record(stage: str, params: Mapping[str, Any], code: Mapping[str, str], machine: Mapping[str, Any]) -> Record:
-    """The record of a stage that has run: `params` and `code` as they were, and digests of the data that it read."""
+def make_record(
+    stage: str,
+    machine: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    params: Mapping[str, Any],
+    code: Mapping[str, str],
+) -> Record:
+    """The record of a stage that has run, of what `describe_machine` and the `read_` functions say."""
     return {
         "stage": stage,
         "command": _describe(stage)["cmd"],
         "machine": dict(machine),
-        "inputs": {str(path): data_digest(path) for path in data_dependencies(stage)},
+        "inputs": dict(inputs),
         "params": dict(params),
         "code": dict(code),
     }

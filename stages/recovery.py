@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from stages.record import data_digest, recorded_digest
+from stages.record import data_digest, recorded_digests
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def forget_recorded(root: Path) -> None:
         except FileNotFoundError:
             continue  # its own checkout has removed it meanwhile
         here = marker["checkout"] == str(Path.cwd())
-        if here and recorded_digest(Path(marker["output"])) == marker["md5"] and not _is_locked(file.parent):
+        if here and recorded_digests().get(marker["output"]) == marker["md5"] and not _is_locked(file.parent):
             _remove(file.parent)
 
 

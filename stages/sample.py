@@ -62,10 +62,8 @@ def _take_samples(params: Params, given: str) -> None:
 
 
 def _generate_samples(params: Params) -> None:
-    import numpy as np
-
     from gan.data.batches import to_packed
-    from gan.data.packed import file_md5, read_images
+    from gan.data.packed import file_md5, image_writer, read_images
     from gan.device import open_device
     from gan.networks.build import load_generator
     from gan.sampling import draw_latents, generate
@@ -89,14 +87,11 @@ def _generate_samples(params: Params) -> None:
 
     with new_folder(SAMPLES) as folder:
         latents = draw_latents(params.sample.count, architecture["z_dim"], derive_seed(params.seed, "sample"))
-        images = np.lib.format.open_memmap(
-            folder / "images.npy", mode="w+", dtype=np.uint8, shape=(params.sample.count, side, side, channels)
-        )
-        done = 0
-        for batch in generate(generator, latents, params.sample.batch_size, device):
-            images[done : done + len(batch)] = to_packed(batch)
-            done += len(batch)
-        images.flush()
+        # Not through a memory map: on a full disk, writing to one ends the process without a word.
+        with image_writer(folder, "images", (side, side, channels)) as write:
+            for batch in generate(generator, latents, params.sample.batch_size, device):
+                for image in to_packed(batch):
+                    write(image)
         manifest = {
             "origin": "training" if given is None else "given generator",
             "count": params.sample.count,

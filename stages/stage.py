@@ -11,7 +11,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,16 +19,32 @@ from typing import Any, NoReturn
 
 from ruamel.yaml.error import YAMLError
 
-from gan.errors import InputError
+from gan.errors import InputError, find_no_room, is_no_memory
 from gan.params import Params, load_params
 from stages.arithmetic import hold_arithmetic
 from stages.layout import RECORDS, RECOVERY
-from stages.record import PARAMS, data_dependencies, describe_machine, make_record, read_code, read_params
+from stages.record import (
+    PARAMS,
+    data_dependencies,
+    describe_machine,
+    make_record,
+    read_code,
+    read_data,
+    read_params,
+)
 from stages.recovery import forget_recorded
 from stages.slots import COMPUTING, hold_slots, read_count
 
 NAMED = 5
 """Changed inputs that an error message names."""
+LOWER = {
+    "prepare": "data.image_size",
+    "reference": "reference.batch_size, reference.images or data.image_size",
+    "train": "train.batch_size, generator.base, discriminator.base or data.image_size",
+    "sample": "sample.batch_size or data.image_size",
+    "evaluate": "sample.count, reference.images or data.image_size",
+}
+"""The parameters that a stage's memory grows with."""
 
 
 def run_stage(name: str, run: Callable[[Params], Callable[[], None] | None]) -> NoReturn:
@@ -44,51 +60,72 @@ def run_stage(name: str, run: Callable[[Params], Callable[[], None] | None]) -> 
         before = _read_inputs(name)
         params = load_params(PARAMS)
         hold_arithmetic(params.hardware)
+        data = read_data(name)
         if name in COMPUTING:
             hold_slots(name, params.hardware.device, read_count())
             _check_unchanged(name, before)  # the wait may have been long
         forget_recorded(RECOVERY)
         on_success = run(params)
         machine = describe_machine(params.hardware, name in COMPUTING)
-        record = make_record(name, before.params, before.code, machine)
         _check_unchanged(name, before)
-        write_metrics(RECORDS / f"{name}.json", [record])
+        write_metrics(RECORDS / f"{name}.json", [make_record(name, machine, data, before.params, before.code)])
         if on_success is not None:
             on_success()
-    except InputError as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        sys.exit(1)
-    except OSError as error:
-        print(f"{name}: {error.filename or 'error'}: {error.strerror or error}", file=sys.stderr)
-        sys.exit(1)
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
+    except Exception as error:  # libraries tell of a full disk or memory by errors of any kind
+        said = _explain(name, error)
+        if said is None:
+            raise
+        print(f"{name}: {said}", file=sys.stderr)
+        sys.exit(1)
     sys.exit(0)
+
+
+def _explain(name: str, error: Exception) -> str | None:
+    """What a user can do about the error, in one line; None where it is a fault of the program."""
+    no_room = find_no_room(error)
+    if no_room:
+        return f"{no_room}; make room, and dvc repro goes on from there"
+    if is_no_memory(error):
+        lower = f"lower {LOWER[name]}, or " if name in LOWER else ""
+        return f"out of memory; {lower}end what else takes memory, and dvc repro goes on from there"
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"{error.filename or 'error'}: {error.strerror or error}"
+    return None
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What decides a stage's outputs: its parameters, the digests of its code, and what its data look like on disk."""
+    """What decides a stage's outputs, as far as it can be told again and again."""
 
     params: dict[str, Any]
     code: dict[str, str]
-    data: dict[str, tuple[int, int, int]]
-    """Of each file its inode, size and time of change: to read it all twice would take long."""
+    """The digest of each file."""
+    files: dict[str, tuple[int, int, int]]
+    """Of each file of code and data its inode, size and time of change.
+
+    Of data, because to read it all twice would take long. Of code, because one that was written and has its old bytes
+    again, as after two switches of branch, may have been another's when it was imported.
+    """
 
 
 def _read_inputs(name: str) -> Inputs:
     """The stage's inputs; none where a file cannot be read, which `load_params` tells in better words."""
     try:
-        return Inputs(read_params(name), read_code(name), _look_at_data(name))
+        code = read_code(name)
+        return Inputs(read_params(name), code, _look_at([*map(Path, code), *data_dependencies(name)]))
     except (YAMLError, OSError, KeyError, TypeError, UnicodeDecodeError):
         return Inputs({}, {}, {})
 
 
-def _look_at_data(name: str) -> dict[str, tuple[int, int, int]]:
+def _look_at(paths: Sequence[Path]) -> dict[str, tuple[int, int, int]]:
     seen = {}
-    for path in data_dependencies(name):
-        for file in [path, *path.rglob("*")]:
+    for path in paths:
+        for file in [path, *path.rglob("*")] if path.is_dir() else [path]:
             if file.is_file():
                 status = file.stat()
                 seen[str(file)] = (status.st_ino, status.st_size, status.st_mtime_ns)
@@ -97,11 +134,11 @@ def _look_at_data(name: str) -> dict[str, tuple[int, int, int]]:
 
 def _check_unchanged(name: str, before: Inputs) -> None:
     after = _read_inputs(name)
-    changed = []
-    for then, now in ((before.params, after.params), (before.code, after.code), (before.data, after.data)):
-        changed += sorted(key for key in {*then, *now} if key not in then or key not in now or then[key] != now[key])
+    changed = set()
+    for then, now in ((before.params, after.params), (before.code, after.code), (before.files, after.files)):
+        changed |= {key for key in {*then, *now} if key not in then or key not in now or then[key] != now[key]}
     if changed:
-        raise InputError(f"{_first(changed)} changed while the stage ran; run it again")
+        raise InputError(f"{_first(sorted(changed))} changed while the stage ran; run it again")
 
 
 def _first(names: list[str]) -> str:

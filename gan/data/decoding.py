@@ -18,6 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from gan.data.packed import Images
 from gan.data.sources.source import UnreadableError
+from gan.errors import is_no_memory
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 SMALLER = "smaller than data.crop"
@@ -121,8 +122,7 @@ def _as_unreadable() -> Iterator[None]:
         except (Image.DecompressionBombWarning, Image.DecompressionBombError):
             raise UnreadableError(f"more than the {MAX_PIXELS} pixels allowed") from None
         except Exception as error:  # noqa: BLE001 - on damaged files, decoders raise whatever they stumble over
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise UnreadableError(f"cannot be decoded: {reason}") from None
+            raise _unreadable(error) from None
 
 
 def _plain(image: Image.Image, box: tuple[int, int, int, int], channels: int) -> Image.Image:
@@ -151,6 +151,14 @@ def _opaque(image: Image.Image) -> Image.Image:
     if image.mode not in ("1", "L", "P", "RGB", "CMYK", "YCbCr", "HSV"):
         raise UnreadableError(f"colour mode {image.mode}, which has no plain conversion; save it as RGB")
     return image
+
+
+def _unreadable(error: Exception) -> UnreadableError:
+    """A decoder's error as the image's fault; raises it again where memory ran out, which says nothing of the image."""
+    if is_no_memory(error):
+        raise error
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return UnreadableError(f"cannot be decoded: {reason}")
 
 
 class Shares:
