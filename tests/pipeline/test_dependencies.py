@@ -15,7 +15,15 @@ GRAPH = grimp.build_graph("gan", "stages", cache_dir=None)
 
 # The kernels and threads that it fixes matter to the stages that compute, which are those that open a device.
 ARITHMETIC = "stages.arithmetic"
-DECIDE_NO_BYTES = {"gan.errors", "gan.params", "gan.data.progress", "stages.stage", "stages.slots", "stages.layout"}
+DECIDE_NO_BYTES = {
+    "gan.documents",
+    "gan.errors",
+    "gan.params",
+    "gan.data.progress",
+    "stages.stage",
+    "stages.slots",
+    "stages.layout",
+}
 
 
 def code_files(stage: str) -> set[Path]:
