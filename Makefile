@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 unexport PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test test-slow torture experiment compare prefect prefect-stop verify doctor constraints
+.PHONY: help setup repro test test-slow torture audit experiment compare prefect prefect-stop verify doctor constraints
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -29,6 +29,9 @@ test-slow: $(READY)  ## the tests that take minutes
 
 torture: $(READY)  ## kill runs, damage files and parameters, change machines, for MINUTES=20: docs/robustness.md
 	@python -m tests.torture --minutes $(or $(MINUTES),20) --seed $(or $(SEED),0)
+
+audit: $(READY)  ## hold the pinned dependencies against published advisories, and their licences against pyproject.toml
+	@python -m tests.audit
 
 experiment: $(READY)  ## run one experiment of experiments.yaml: make experiment NAME=mnist-dcgan [SET="train.epochs=20 …"]
 	@python -m flows.experiment "$(NAME)" $(SET)

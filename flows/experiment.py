@@ -13,13 +13,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from gan.documents import LONGEST, LONGEST_SHOWN, printable, read_document, shown
+from gan.errors import InputError
 
 EXPERIMENTS = Path("experiments.yaml")
 PARAMS = Path("params.yaml")
+NAME = re.compile(r"[A-Za-z0-9][\w.-]{,119}", re.ASCII)
 PLAIN_WORD = re.compile(r"(?!(?:null|true|false|nan|inf)$)[a-z][\w./-]*", re.IGNORECASE)
 """Text that DVC's override grammar takes for itself without quotes."""
+MOST_ITEMS = 100
+LARGEST = 2**63
 
 
 class ExperimentError(ValueError):
@@ -35,28 +38,52 @@ def read_experiments(path: Path) -> dict[str, dict[str, Any]]:
     if not isinstance(document, Mapping) or not document:
         raise ExperimentError(f"{path}: must map names to experiments")
     for name, experiment in document.items():
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            raise ExperimentError(f"{path}: {shown(name)} cannot name an experiment: use letters, digits, and . _ -")
         if (
             not isinstance(experiment, Mapping)
             or set(experiment) != {"about", "set"}
+            or not isinstance(experiment["about"], str)
             or not isinstance(experiment["set"], Mapping)
         ):
             raise ExperimentError(f"{path}: {name}: an experiment has `about`, a text, and `set`, a mapping; no more")
+        try:
+            check_values(experiment["set"])
+        except ExperimentError as error:
+            raise ExperimentError(f"{path}: {name}: {error}") from None
     return dict(document)
+
+
+def check_values(values: Mapping[Any, Any]) -> None:
+    """Raise ExperimentError for a value that none of the parameters can have, whatever its name."""
+    for name, value in values.items():
+        each = value if isinstance(value, list) else [value]
+        if len(each) > MOST_ITEMS or not all(map(_is_plain, each)):
+            raise ExperimentError(
+                f"{printable(str(name), LONGEST_SHOWN)}: {shown(value)} is no value of a parameter, which is a number, "
+                "a text, true, false, null, or a list of these"
+            )
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, str):
+        return len(value) <= LONGEST
+    if isinstance(value, int | float):
+        return abs(value) < LARGEST  # which NaN is not
+    return value is None
 
 
 def _read_yaml(path: Path) -> Any:  # noqa: ANN401 (YAML)
     try:
-        return YAML(typ="safe", pure=True).load(path)
-    except FileNotFoundError:
-        raise ExperimentError(f"{path}: no such file; run from the folder that holds dvc.yaml") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise ExperimentError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+        return read_document(path)
+    except InputError as error:
+        raise ExperimentError(str(error)) from None
 
 
 def settings_of(name: str, experiments: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The parameters that the experiment `name` sets. Raises ExperimentError, listing the names, if it is unknown."""
     if name not in experiments:
-        raise ExperimentError(f"no experiment is named {name!r}; {EXPERIMENTS} has {', '.join(experiments)}")
+        raise ExperimentError(f"no experiment is named {shown(name)}; {EXPERIMENTS} has {', '.join(experiments)}")
     return dict(experiments[name]["set"])
 
 
@@ -89,7 +116,7 @@ def check_overrides(overrides: Sequence[str], keys: Sequence[str]) -> None:
     for override in overrides:
         key, equals, _ = override.partition("=")
         if not equals or key.startswith("-"):
-            raise ExperimentError(f"{override!r} is not KEY=VALUE, as in train.epochs=20")
+            raise ExperimentError(f"{shown(override)} is not KEY=VALUE, as in train.epochs=20")
         check_keys([key], keys)
 
 
@@ -98,7 +125,10 @@ def check_keys(names: Iterable[str], keys: Sequence[str]) -> None:
     for name in names:
         if name not in keys:
             close = difflib.get_close_matches(name, keys, 1)
-            raise ExperimentError(f"{PARAMS} has no {name}" + (f"; did you mean {close[0]}?" if close else ""))
+            raise ExperimentError(
+                f"{PARAMS} has no {printable(str(name), LONGEST_SHOWN)}"
+                + (f"; did you mean {close[0]}?" if close else "")
+            )
 
 
 def read_params(path: Path) -> dict[str, Any]:
@@ -125,8 +155,10 @@ def main(arguments: list[str]) -> int:
             width = max(map(len, experiments))
             menu = "\n".join(f"  {name:{width}}  {experiment['about']}" for name, experiment in experiments.items())
             raise ExperimentError(f"give one name of {EXPERIMENTS}, as in make experiment NAME=…\n{menu}")
+        keys = read_keys(PARAMS)
+        check_keys(settings_of(arguments[0], experiments), keys)
+        check_overrides(arguments[1:], keys)
         command = experiment_command(arguments[0], experiments, arguments[1:])
-        check_overrides(arguments[1:], read_keys(PARAMS))
         changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "params.yaml"], check=False)
         if changed.returncode:
             raise ExperimentError(

@@ -12,8 +12,6 @@ from prefect.exceptions import ParameterTypeError
 from prefect.runtime import flow_run
 from prefect.settings import get_current_settings
 from pydantic import AfterValidator, Field, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from flows.experiment import (
     EXPERIMENTS,
@@ -21,11 +19,18 @@ from flows.experiment import (
     ExperimentError,
     check_keys,
     check_overrides,
+    check_values,
     read_experiments,
     read_keys,
     settings_of,
 )
 from flows.processes import end_when_interrupted
+from gan.documents import parse_document, printable, shown
+from gan.errors import InputError
+
+LONGEST_WORD = 1000
+LONGEST_REFUSAL = 2000
+"""Characters; the names of all experiments are among them."""
 
 
 def described(text: str, **schema: object) -> Any:  # noqa: ANN401 (pydantic's own type for it)
@@ -41,7 +46,10 @@ def _names() -> list[str]:
 
 
 def _keys() -> list[str]:
-    return read_keys(PARAMS) if PARAMS.exists() else []
+    try:
+        return read_keys(PARAMS)
+    except ExperimentError:
+        return []  # likewise
 
 
 def _known(name: str) -> str:
@@ -57,6 +65,24 @@ def settable(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    check_values(values)
+    return values
+
+
+def plain_word(text: str) -> str:
+    """The text, if git and DVC can be given it as a word; raises ExperimentError.
+
+    They would take what begins with a dash for an option, some of which name a program to run, and what holds `::` for
+    a program that speaks for a remote; and no command takes a NUL.
+    """
+    if not text or text.startswith("-") or "::" in text or not text.isprintable() or len(text) > LONGEST_WORD:
+        raise ExperimentError(
+            f"{shown(text)}: give at most {LONGEST_WORD} printable characters, without a dash before them or :: in them"
+        )
+    return text
+
+
 ExperimentName = Annotated[
     str,
     AfterValidator(_known),
@@ -65,18 +91,20 @@ ExperimentName = Annotated[
 Overrides = Annotated[
     dict[str, Any],
     AfterValidator(settable),
+    AfterValidator(_plain),
     described(
         f'parameters of {PARAMS} to change beside the experiment\'s own, as {{"train.epochs": 20}}',
         propertyNames={"enum": list(_keys())},
     ),
 ]
-Revision = Annotated[str, described("the commit, branch or tag whose code and parameters are run")]
+Word = Annotated[str, AfterValidator(plain_word)]
+Revision = Annotated[Word, described("the commit, branch or tag whose code and parameters are run")]
 Parallel = Annotated[
     int | None, Field(ge=1), described("how many experiments at once; by default as many as this host has slots")
 ]
 Devices = Annotated[int, Field(ge=1), described("how many GPUs each stage sees; all are taken at once")]
 Remote = Annotated[
-    str | None,
+    Word | None,
     described("a git remote to share the result through, its data by DVC's own remote; none: keep it here"),
 ]
 
@@ -91,9 +119,9 @@ def read_overrides(words: Sequence[str]) -> dict[str, Any]:
     for word in words:
         key, _, value = word.partition("=")
         try:
-            overrides[key] = YAML(typ="safe", pure=True).load(value)
-        except YAMLError:
-            raise ExperimentError(f"{word!r}: the value is not valid YAML") from None
+            overrides[key] = parse_document(value, shown(word))
+        except InputError as error:
+            raise ExperimentError(str(error)) from None
     return overrides
 
 
@@ -127,7 +155,7 @@ def run_flow(flow: Flow[..., State[Any]], read_parameters: Callable[[], Mapping[
         cause = error.__context__
         assert isinstance(cause, ValidationError)
         said = [f"{fault['loc'][0]}: {fault['msg'].removeprefix('Value error, ')}" for fault in cause.errors()]
-        print(f"{flow.name}: {'; '.join(said)}", file=sys.stderr)
+        print(f"{flow.name}: {printable('; '.join(said), LONGEST_REFUSAL)}", file=sys.stderr)
         return 1
     finally:
         prefects_log.disabled = False

@@ -8,30 +8,47 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
+from gan.documents import LONGEST, LONGEST_SHOWN, printable, read_document, shown
 from gan.errors import InputError
 
 IMAGE_SIZES = (32, 64, 128, 256)
 CSPUP_NETWORKS = ("cspup", "plain", "avgpool")
 CSPUP_SIZES = (64, 128)
 LOSSES_WITH_LABELS = ("non-saturating", "minimax", "least-squares")
+UNKNOWN = ("extra_forbidden", "invalid_key")
+"""Pydantic's types of error for a key that is none of the schema's."""
 
+# Upper bounds lie far above whatever was found useful, and below what overflows, fills the memory, or never ends.
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
-Rate = Annotated[float, Field(gt=0, le=1)]
+Images = Annotated[int, Field(le=10_000_000)]
+"""Whole sets of images or of their features, which are held in memory."""
+Batch = Annotated[int, Field(le=65_536)]
+"""Images that a network sees at once."""
+Epochs = Annotated[int, Field(ge=1, le=1_000_000)]
+Rate = Annotated[float, Field(ge=1e-10, le=1)]
+"""At smaller learning rates than these the weights, of 24 bits, stay as they are."""
+Moment = Annotated[float, Field(ge=0, le=0.999999)]
+"""A decay of Adam's: nearer to 1, the correction of its bias is lost in rounding."""
 Width = Annotated[int, Field(ge=1, le=4096)]
-Weight = Annotated[float, Field(ge=0)]
-OwnFile = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")]
+Weight = Annotated[float, Field(ge=0, le=1_000_000)]
+Thousands = Annotated[float, Field(ge=0, le=1_000_000)]
+"""Thousands of images."""
+OwnFile = Annotated[str, Field(min_length=1, max_length=LONGEST, pattern=r"^[^\p{Cc}\p{Zl}\p{Zp}]+$")]
 """The path of a file or folder of the user's own, relative to the repository, or absolute, or from `~`."""
 
 Augmentation = Literal["colour", "translation", "cutout"]
-
-
 Decay = Literal["none", "linear", "cosine"]
+
+
+def _no_truth(value: object) -> object:
+    """Pydantic takes true for the 1 of a Literal, which Python says it equals."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("no_truth", "Input should be a number")
+    return value
 
 
 class Section(BaseModel):
@@ -51,13 +68,13 @@ class DataParams(Section):
     checksum: Literal["published"] | Annotated[str, Field(pattern=r"^(md5:[0-9a-f]{32}|sha256:[0-9a-f]{64})$")] | None
     """`published`: the digests the source publishes, where it does; `md5:…` or `sha256:…`: of the archive at
     `path`; null: unchecked."""
-    attribute: Annotated[str, Field(min_length=1)] | None
+    attribute: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,60}$")] | None
     """celeba: one of its 40 attributes, as `Smiling`, that labels the images; null: they are unlabelled."""
-    crop: Count | None
+    crop: Annotated[int, Field(ge=1, le=65_535)] | None
     """Side in pixels of the centre crop taken before resizing; null: the largest centred square."""
     image_size: int
     """Side of the prepared images, in pixels."""
-    channels: Literal[1, 3]
+    channels: Annotated[Literal[1, 3], BeforeValidator(_no_truth)]
     """1: grey; 3: colour."""
     validation_fraction: Fraction
     """Share of the images set aside to watch the reference classifier, where the source has no official such split."""
@@ -69,12 +86,12 @@ class DataParams(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.image_size not in IMAGE_SIZES:
-            raise _contradiction("image_size", f"{self.image_size} is not a power of two from 32 to 256")
+            raise _contradiction("image_size", f"{shown(self.image_size)} is not a power of two from 32 to 256")
         if self.source in ("idx", "folder") and self.path is None:
             raise _contradiction("path", f"null, but data.source {self.source} reads a local folder; give its path")
         if self.source == "mnist-5k" and self.path is not None:
             raise _contradiction(
-                "path", f"{self.path!r}, but data.source mnist-5k is embedded and reads no path; use null"
+                "path", f"{shown(self.path)}, but data.source mnist-5k is embedded and reads no path; use null"
             )
         if self.checksum not in (None, "published") and self.source not in ("folder", "celeba"):
             raise _contradiction(
@@ -83,7 +100,7 @@ class DataParams(Section):
             )
         if self.attribute is not None and self.source != "celeba":
             raise _contradiction(
-                "attribute", f"{self.attribute!r}, but only data.source celeba has attributes; use null"
+                "attribute", f"{shown(self.attribute)}, but only data.source celeba has attributes; use null"
             )
         if self.validation_fraction + self.test_fraction >= 1:
             raise _contradiction("test_fraction", "validation_fraction + test_fraction must leave images to train on")
@@ -93,16 +110,16 @@ class DataParams(Section):
 class NetworkParams(Section):
     """What both networks have in common."""
 
-    base: Width
+    base: Annotated[int, Field(ge=1, le=1024)]
     """Channels of the widest feature maps: dcgan has 8 · base at 4x4, halving toward the image, down to base; cspup,
     plain and avgpool have base beside the image, doubling with every halving of the side."""
     hidden: Annotated[list[Width], Field(min_length=1, max_length=16)]
     """vanilla: sizes of the hidden layers, from input to output."""
     init: Literal["normal", "fan-in"]
     """Weights of convolutions and linear layers start from N(0, init_std²), or from N(0, 2 / fan-in)."""
-    init_std: Annotated[float, Field(gt=0)]
+    init_std: Annotated[float, Field(ge=1e-6, le=10)]
     """Standard deviation of the initial weights under `init: normal`."""
-    bn_mean: float
+    bn_mean: Annotated[float, Field(ge=-100, le=100)]
     """Batch-norm scales start from N(bn_mean, 0.02²)."""
 
 
@@ -141,9 +158,9 @@ class DiscriminatorParams(NetworkParams):
 class TrainParams(Section):
     """How the two networks are trained."""
 
-    epochs: Count
+    epochs: Epochs
     """Passes over the training split."""
-    batch_size: Annotated[int, Field(ge=2)]
+    batch_size: Annotated[Batch, Field(ge=2)]
     """Images in a step, real and generated alike."""
     loss: Literal["non-saturating", "minimax", "least-squares", "hinge", "wasserstein", "relativistic"]
     """What the two networks play for; wasserstein needs one of the penalties, or spectral norm."""
@@ -158,9 +175,9 @@ class TrainParams(Section):
     """The discriminator's rate over the run, likewise."""
     lr_end: Annotated[float, Field(ge=0, le=1)]
     """Share of its rate that a falling one has left at the end."""
-    beta1: Fraction
+    beta1: Moment
     """Adam's decay of the first moment, both networks."""
-    beta2: Fraction
+    beta2: Moment
     """Adam's decay of the second moment, both networks."""
     real_label: Annotated[float, Field(gt=0, le=2)] | Annotated[list[float], Field(min_length=2, max_length=2)]
     """The discriminator's target for real images (one-sided label smoothing): a number, or `[low, high]` to draw it
@@ -174,17 +191,17 @@ class TrainParams(Section):
     """Weight λ of WGAN-GP's penalty, λ · E(‖∇D(x̂)‖ − 1)² between real and generated images; 0: none."""
     penalty_interval: Annotated[int, Field(ge=1, le=1000)]
     """Discriminator steps between penalties, which weigh that many times more; 1: each step (above it: lazy)."""
-    instance_noise: Weight
+    instance_noise: Annotated[float, Field(ge=0, le=100)]
     """Standard deviation, at the start, of normal noise added to all that the discriminator sees; 0: none."""
-    instance_noise_kimg: Weight
+    instance_noise_kimg: Thousands
     """The noise falls to zero along a line over so many thousands of images; 0: it stays."""
-    augment: list[Augmentation]
+    augment: Annotated[list[Augmentation], Field(max_length=10)]
     """Random changes of all that the discriminator sees, in this order (DiffAugment); for small data sets."""
-    n_dis: Count
+    n_dis: Annotated[int, Field(ge=1, le=1000)]
     """Discriminator steps for one generator step."""
     fresh_latents: bool
     """true: new latents for the generator's step; false: it learns from the discriminator's fakes again."""
-    ema_kimg: Annotated[float, Field(ge=0)]
+    ema_kimg: Thousands
     """Half-life of the generator's moving average, in thousands of images; 0: no average."""
     ema_rampup: Annotated[float, Field(ge=0, le=1)]
     """The half-life is at most this share of the images seen so far, so that early weights are soon forgotten; 0: no
@@ -195,9 +212,9 @@ class TrainParams(Section):
     """Steps between grids of the 16 fixed latents in TensorBoard."""
     keep: Annotated[int, Field(ge=0, le=1000)]
     """Generators kept on the way, evenly spaced, the last one included."""
-    checkpoint_seconds: Annotated[float, Field(ge=0)]
+    checkpoint_seconds: Annotated[float, Field(ge=0, le=1_000_000_000)]
     """Seconds between recovery checkpoints; 0: none by the clock. Does not change the result."""
-    checkpoint_steps: Annotated[int, Field(ge=0)]
+    checkpoint_steps: Annotated[int, Field(ge=0, le=1_000_000_000)]
     """Steps between recovery checkpoints, whatever the clock says; 0: none by steps. Does not change the result."""
 
     @model_validator(mode="after")
@@ -214,10 +231,10 @@ class TrainParams(Section):
 class ReferenceParams(Section):
     """The real images' side of the scores: the classifier, where one is trained, and their statistics."""
 
-    images: Annotated[int, Field(ge=6)]
+    images: Annotated[Images, Field(ge=6)]
     """Real images of a split, at most, whose features are described; precision and recall look at 5 neighbours."""
-    epochs: Count
-    batch_size: Annotated[int, Field(ge=2)]
+    epochs: Epochs
+    batch_size: Annotated[Batch, Field(ge=2)]
     lr: Rate
     """Adam's learning rate at the start; it falls to zero along a half cosine."""
 
@@ -225,9 +242,9 @@ class ReferenceParams(Section):
 class SampleParams(Section):
     """Which images are generated to be scored."""
 
-    count: Annotated[int, Field(ge=64)]
+    count: Annotated[Images, Field(ge=64)]
     """Images to generate."""
-    batch_size: Count
+    batch_size: Annotated[Batch, Field(ge=1)]
     """Images generated at a time."""
     ema: bool
     """true: from the generator's moving average; false: from its last weights."""
@@ -251,7 +268,7 @@ class EvaluateParams(Section):
     """The real images the samples are compared with."""
     splits: Count
     """Parts the samples are cut into for the Inception Score's spread."""
-    trajectory: Annotated[int, Field(ge=0)]
+    trajectory: Annotated[Images, Field(ge=0)]
     """Samples of each kept generator whose Fréchet distance shows the course of training; 0: none."""
 
     @model_validator(mode="after")
@@ -294,7 +311,8 @@ class Params(Section):
         if self.evaluate.samples is not None and self.sample.generator is not None:
             raise _contradiction(
                 "sample.generator",
-                f"{self.sample.generator!r}, but evaluate.samples names images to score in its place; use null for one",
+                f"{shown(self.sample.generator)}, but evaluate.samples names images to score in its place; "
+                "use null for one",
             )
         trains = self.evaluate.samples is None and self.sample.generator is None
         if trains and self.sample.ema and self.train.ema_kimg == 0:
@@ -302,7 +320,8 @@ class Params(Section):
         if self.evaluate.weights is not None and self.evaluate.extractor not in ("inception_v3", "squeezenet1_1"):
             raise _contradiction(
                 "evaluate.weights",
-                f"{self.evaluate.weights!r}, but evaluate.extractor {self.evaluate.extractor} reads none; use null",
+                f"{shown(self.evaluate.weights)}, but evaluate.extractor {self.evaluate.extractor} reads none; "
+                "use null",
             )
         if self.evaluate.weights == "imagenet" and self.evaluate.extractor != "inception_v3":
             raise _contradiction(
@@ -364,14 +383,7 @@ def load_params(path: Path) -> Params:
 
     Raises InputError, in one line that names the file and the first offending key, for anything wrong.
     """
-    try:
-        document = YAML(typ="safe", pure=True).load(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; run from the folder that holds dvc.yaml") from None
-    except YAMLError as error:
-        raise InputError(f"{path}: not valid YAML: {_one_line(str(error))}") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text: {error}") from None
+    document = read_document(path)
     if not isinstance(document, Mapping):
         raise InputError(f"{path}: must be a mapping of sections, and is {type(document).__name__}")
     return check_params(document, str(path))
@@ -383,9 +395,9 @@ def check_params(document: Mapping[Any, Any], origin: str = "params") -> Params:
         return Params.model_validate(document)
     except ValidationError as error:
         # A misspelt key is both unknown and missing; the unknown one shows what was meant.
-        details = sorted(error.errors(include_url=False), key=lambda detail: detail["type"] != "extra_forbidden")
+        details = sorted(error.errors(include_url=False), key=lambda detail: detail["type"] not in UNKNOWN)
         more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-        raise InputError(f"{origin}: {_describe(details[0])}{more}") from None
+        raise InputError(f"{origin}: {printable(_describe(details[0]))}{more}") from None
 
 
 def _contradiction(key: str, message: str) -> PydanticCustomError:
@@ -394,16 +406,16 @@ def _contradiction(key: str, message: str) -> PydanticCustomError:
 
 def _describe(detail: ErrorDetails) -> str:
     context = detail.get("ctx", {})
-    names = [str(part) for part in detail["loc"] if not _is_union_label(part)]
+    unknown = detail["type"] in UNKNOWN
+    names = [printable(str(part), LONGEST_SHOWN) for part in detail["loc"] if unknown or not _is_union_label(part)]
     if detail["type"] == "contradiction":
         return f"{'.'.join([*names, context['key']])}: {_one_line(detail['msg'])}"
     key = ".".join(names)
     if detail["type"] == "missing":
         return f"{key}: missing; params.yaml holds every key"
-    if detail["type"] == "extra_forbidden":
+    if unknown:
         return f"{key}: unknown key"
-    given = _one_line(repr(detail["input"]))
-    return f"{key}: {given[:60]} is not allowed: {_one_line(detail['msg'])}"
+    return f"{key}: {shown(detail['input'])} is not allowed: {_one_line(detail['msg'])}"
 
 
 def _is_union_label(part: int | str) -> bool:

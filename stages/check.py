@@ -4,6 +4,7 @@ DVC deletes a stage's outputs before it runs the stage's command, so a mistake t
 would cost the outputs that are there. This stage stands before all others and its output never changes.
 """
 
+from gan.documents import shown
 from gan.errors import InputError
 from gan.params import Params
 from stages.layout import CHECKED, PREPARED, REFERENCE, RESULTS, SAMPLES, TRAINED, own_file
@@ -17,12 +18,19 @@ def check(params: Params) -> None:
     """
     given = {"sample.generator": params.sample.generator, "evaluate.samples": params.evaluate.samples}
     for key, name in given.items():
-        if name is not None and not own_file(name).exists():
+        if name is not None and not _exists(key, name):
             raise InputError(f"{key}: {own_file(name)}: no such file or folder")
         for output in (PREPARED, REFERENCE, TRAINED, SAMPLES, RESULTS):
             if name is not None and own_file(name).resolve().is_relative_to(output.resolve()):
                 raise InputError(f"{key}: {name} lies in {output}, which the run replaces; copy it elsewhere first")
     write_file(CHECKED, "params.yaml is valid\n")
+
+
+def _exists(key: str, name: str) -> bool:
+    try:
+        return own_file(name).exists()
+    except OSError as error:
+        raise InputError(f"{key}: {shown(name)}: {error.strerror}") from None
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from gan.documents import read_document
 from gan.errors import InputError
 from gan.params import HardwareParams
 from stages.layout import RECORDS
@@ -31,7 +32,7 @@ Record = dict[str, Any]
 
 def read_params(stage: str) -> dict[str, Any]:
     """The parameters that dvc.yaml names for the stage, each by its whole name, as `train.lr_d`."""
-    values = YAML(typ="safe", pure=True).load(PARAMS)
+    values = read_document(PARAMS)
     found: dict[str, Any] = {}
     for key in _describe(stage).get("params", []):
         value: Any = values

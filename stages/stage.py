@@ -118,7 +118,7 @@ def _read_inputs(name: str) -> Inputs:
     try:
         code = read_code(name)
         return Inputs(read_params(name), code, _look_at([*map(Path, code), *data_dependencies(name)]))
-    except (YAMLError, OSError, KeyError, TypeError, UnicodeDecodeError):
+    except (InputError, YAMLError, OSError, KeyError, TypeError):
         return Inputs({}, {}, {})
 
 

@@ -74,7 +74,7 @@ def test_the_schema_and_params_yaml_hold_the_same_keys() -> None:
         ("generator.hidden", [], "generator.hidden: [] is not allowed: List should have at least 1 item"),
         ("generator.hidden", [16, "x"], "generator.hidden.1: 'x' is not allowed: Input should be a valid integer"),
         ("train.lr_d", float("nan"), "train.lr_d: nan is not allowed: Input should be a finite number"),
-        ("train.lr_d", 0, "train.lr_d: 0 is not allowed: Input should be greater than 0"),
+        ("train.lr_d", 0, "train.lr_d: 0 is not allowed: Input should be greater than or equal to 0.0000000001"),
         ("train.real_label", [1.2, 0.7], "train.real_label: [1.2, 0.7] is not [low, high] with 0 < low <= high <= 2"),
         ("train.real_label", "x", "train.real_label: 'x' is not allowed"),
         ("train.epochs", 1.5, "train.epochs: 1.5 is not allowed"),

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -39,3 +40,31 @@ def test_so_are_samples_and_results_and_what_is_not_there() -> None:
         check(small_params(samples="results/samples"))
     with pytest.raises(InputError, match=r"^evaluate\.samples: nowhere: no such file or folder$"):
         check(small_params(samples="nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("x" * 300, r"'x+\.\.\.x+': File name too long$"),
+        ("x/" * 2040, r".*: File name too long$|.*no such file or folder$"),
+        ("~nobody-of-this-name/x", r"~nobody-of-this-name/x: no such file or folder$"),
+        ("$(touch broken)", r"\$\(touch broken\): no such file or folder$"),
+    ],
+)
+@pytest.mark.parametrize("key", ["sample.generator", "evaluate.samples"])
+def test_names_that_no_file_can_have(key: str, name: str, said: str) -> None:
+    params = small_params({"generator": name}) if key == "sample.generator" else small_params(samples=name)
+    with pytest.raises(InputError, match=f"^{re.escape(key)}: {said}") as error:
+        check(params)
+    assert str(error.value).isprintable()
+    assert not list(Path().iterdir())
+
+
+def test_a_link_that_leads_to_itself_or_into_the_outputs_is_refused() -> None:
+    Path("loop").symlink_to("loop")
+    with pytest.raises(InputError, match=r"^sample\.generator: loop: "):
+        check(small_params({"generator": "loop"}))
+    Path("data/train").mkdir(parents=True)
+    Path("mine").symlink_to("data/train")
+    with pytest.raises(InputError, match=r"^sample\.generator: mine lies in data/train, which the run replaces"):
+        check(small_params({"generator": "mine"}))
