@@ -61,7 +61,8 @@ def serve(pipe: Connection, box: Path) -> None:
     with suppress(EOFError):
         while True:
             length = said.stat().st_size
-            outcome = feed(*pipe.recv(), box)
+            name, kind = pipe.recv()
+            outcome = feed(name, kind, box)
             if said.stat().st_size > length:
                 outcome.faults.append(f"on stderr: {said.read_bytes()[length:][:500]!r}")
             pipe.send(outcome)

@@ -74,7 +74,7 @@ def zip_bytes(members: list[tuple[bytes, dict[str, Any], bytes]], **end: int) ->
     """A zip put together by hand: names, fields that lie, and contents as they stand in the file."""
     body, listing = b"", b""
     for name, fields, content in members:
-        values = {
+        values: dict[str, Any] = {
             "method": 0,
             "flags": 0x800,
             "crc": zlib.crc32(content),
