@@ -1,6 +1,5 @@
 """CelebA: local copies and parts of it, and Google Drive, played by a server on this machine."""
 
-import datetime as dt
 import hashlib
 import http.server
 import logging
@@ -16,10 +15,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from gan.data.fetching import fetch_source
 from gan.data.packed import read_images, read_labels, read_manifest
@@ -37,6 +32,7 @@ from tests.gan.data.celeba_files import (
     write_celeba,
     write_partition,
 )
+from tests.gan.data.certificate import write_certificate
 
 CELEBA = Path(__file__).parents[3] / "../shared/data/celeba"
 needs_celeba = pytest.mark.skipif(not CELEBA.is_dir(), reason="needs 20,000 faces of CelebA beside the repository")
@@ -376,25 +372,6 @@ def drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Drive]:
     server.shutdown()
     thread.join()
     server.server_close()
-
-
-def write_certificate(path: Path) -> Path:
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a test's own drive.google.com")])
-    now = dt.datetime.now(dt.UTC)
-    certificate = (
-        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("drive.google.com")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    path.write_bytes(private + certificate.public_bytes(serialization.Encoding.PEM))
-    return path
 
 
 @pytest.fixture

@@ -14,7 +14,11 @@ import pytest
 
 from gan.data import download as download_module
 from gan.data.download import download
+from gan.data.sources import celeba, mnist
 from gan.errors import InputError
+from gan.metrics.pretrained import PUBLISHED
+from tests.gan.data import mirror
+from tests.gan.data.certificate import write_certificate
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 500_000, np.uint8).tobytes()
 MD5 = f"md5:{hashlib.md5(CONTENT).hexdigest()}"
@@ -80,14 +84,27 @@ def test_a_broken_download_goes_on_where_it_stopped(
     tmp_path: Path, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     piece = download_module.PIECE
-    server.breaks = [3 * piece + 10, 2 * piece + 10]  # what is left of a piece when the connection breaks is lost
+    server.breaks = [3 * piece + 10, 2 * piece + 10]
     with caplog.at_level(logging.INFO):
         download([f"{server.address}/file"], tmp_path / "sub/file", MD5, USE, WAIT)
     assert (tmp_path / "sub/file").read_bytes() == CONTENT
-    assert server.requests == ["/file", f"/file bytes={3 * piece}-", f"/file bytes={5 * piece}-"]
+    assert server.requests == ["/file", f"/file bytes={3 * piece + 10}-", f"/file bytes={5 * piece + 20}-"]
     assert files(tmp_path / "sub") == {"file"}
     assert sum("trying again" in line for line in caplog.messages) == 2
     assert caplog.messages[-1] == "file: 500,000 of 500,000 B"
+
+
+def test_it_goes_on_after_a_break_at_any_byte(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    with mirror.serve(CONTENT) as server:
+        for number in range(30):
+            cuts = random.integers(0, len(CONTENT) // 4, download_module.ATTEMPTS - 1).tolist()
+            server.answers = [mirror.cut(size) for size in cuts]
+            server.requests.clear()
+            download([f"{server.address}/file"], tmp_path / str(number), SHA256, USE, WAIT)
+            assert (tmp_path / str(number)).read_bytes() == CONTENT
+            starts = [0, *np.cumsum(cuts).tolist()]
+            assert server.requests == [f"/file bytes={start}-" if start else "/file" for start in starts]
 
 
 def test_a_killed_download_goes_on(tmp_path: Path, server: Server) -> None:
@@ -171,3 +188,119 @@ def test_experiments_side_by_side_download_once(tmp_path: Path, server: Server) 
         thread.join()
     assert server.requests == ["/file"]
     assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+# Mirrors that are not what they should be
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download_module, "MAX_BYTES", 2 * len(CONTENT))
+    monkeypatch.setattr(download_module, "WINDOW", 0.1)
+    monkeypatch.setattr(download_module, "SLOWEST", 10_000.0)
+
+
+@pytest.mark.usefixtures("hurried")
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (mirror.page, "the file's SHA256 is [0-9a-f]{64}, not"),
+        (mirror.flipped(77_777), "the file's SHA256 is [0-9a-f]{64}, not"),
+        (mirror.of_length(len(CONTENT) - 1, len(CONTENT)), "the file's SHA256 is [0-9a-f]{64}, not"),
+        (mirror.of_length(len(CONTENT) + 1, len(CONTENT)), r"the connection failed \(\w+\)"),
+        (mirror.of_length(2**40, 1000), "the server sends more than the 1000000 bytes allowed"),
+        (mirror.endless, "the server sends more than the 1000000 bytes allowed"),
+        (mirror.endless_chunks, "the server sends more than the 1000000 bytes allowed"),
+        (mirror.trickle(0.01), r"the connection failed \(Timeout\)"),
+        (mirror.gzipped, "the file's SHA256 is [0-9a-f]{64}, not"),
+        (mirror.redirect("/file"), r"the connection failed \(TooManyRedirects\)"),
+        (
+            mirror.redirect("http://192.0.2.1/file"),
+            "it leads to http://192.0.2.1/file, and downloads go over https alone",
+        ),
+        (mirror.redirect("file:///etc/passwd"), "it leads to file:///etc/passwd, and downloads go over https alone"),
+        (mirror.redirect("https://["), r"the connection failed \(\w+\)"),
+        (mirror.status("429 Too Many Requests"), "the server answers 429 Too Many Requests"),
+        (mirror.status("503 Service Unavailable"), "the server answers 503 Service Unavailable"),
+        (mirror.status("416 Range Not Satisfiable"), "the server answers 416 Range Not Satisfiable"),
+        (mirror.status("403 \x1b[2J" + "x" * 5000), r"the server answers 403 \\x1b\[2Jx+ … x+"),
+        (mirror.part_from(5), "the server sends another part of the file than it was asked for"),
+        (mirror.part_without_range, "the server sends another part of the file than it was asked for"),
+        (mirror.raw(b"\0" * 100), r"the connection failed \(ConnectionError\)"),
+        (mirror.raw(b""), r"the connection failed \(ConnectionError\)"),
+    ],
+)
+def test_what_is_not_the_file_is_refused_in_one_line_and_never_kept(
+    tmp_path: Path, answer: mirror.Answer, reason: str
+) -> None:
+    with mirror.serve(CONTENT) as server:
+        server.always = answer
+        with pytest.raises(InputError, match=rf"/file: {reason}.*, in the last of 5 attempts; .*{USE}$") as caught:
+            download([f"{server.address}/file"], tmp_path / "file", SHA256, USE, WAIT)
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 500
+        assert not (tmp_path / "file").exists()
+        assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= download_module.MAX_BYTES
+        server.always = None
+        download([f"{server.address}/file"], tmp_path / "file", SHA256, USE, WAIT)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("answer", "requests"),
+    [
+        (mirror.without_ranges, 1),
+        (mirror.part_from(7), 2),
+        (mirror.part_without_range, 2),
+        (mirror.part_that_lies, 2),
+        (mirror.page, 2),
+        (mirror.chunked, 1),
+        (mirror.called_gzip, 1),
+    ],
+)
+def test_a_beginning_and_a_mirror_that_does_not_go_on_from_there(
+    tmp_path: Path, answer: mirror.Answer, requests: int
+) -> None:
+    (tmp_path / "file.part").write_bytes(CONTENT[:123_456])
+    with mirror.serve(CONTENT) as server:
+        server.answers = [answer]
+        download([f"{server.address}/file"], tmp_path / "file", SHA256, USE, WAIT)
+        assert len(server.requests) == requests
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+def test_plain_http_goes_to_this_machine_alone(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"it leads to http://192\.0\.2\.1/file, and downloads go over https alone"):
+        download(["http://192.0.2.1/file"], tmp_path / "file", MD5, USE, WAIT)
+
+
+def test_https_leads_to_no_http_not_even_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    certificate = write_certificate(tmp_path / "own.pem")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    with mirror.serve(CONTENT, certificate) as secure, mirror.serve(CONTENT) as plain:
+        secure.always = mirror.redirect(f"{plain.address}/file")
+        with pytest.raises(InputError, match=r"it leads to http://127\.0\.0\.1:\d+/file, and downloads go over https"):
+            download([f"{secure.address}/file"], tmp_path / "file", MD5, USE, WAIT)
+        assert plain.requests == []
+        assert len(secure.requests) == download_module.ATTEMPTS
+        secure.always = None
+        download([f"{secure.address}/file"], tmp_path / "file", MD5, USE, WAIT)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+def test_every_address_is_https_and_has_a_digest() -> None:
+    addresses = [*mnist.MIRRORS, *(url for urls in PUBLISHED.values() for url in urls)]
+    assert len(addresses) == 6
+    assert all(address.startswith("https://") for address in addresses)
+    assert all(re.fullmatch("[0-9a-f]{32}", md5) for md5 in [*mnist.ARCHIVES.values(), *celeba.MD5.values()])
+    assert celeba.MD5.keys() == celeba.DRIVE.keys()
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path, server: Server) -> None:
+    (tmp_path / "file.part").symlink_to("/dev/full")
+    with pytest.raises(
+        InputError, match=r"file\.part: No space left on device; put that right and run it again"
+    ) as caught:
+        download([f"{server.address}/file"], tmp_path / "file", MD5, USE, WAIT)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "file").exists()
