@@ -217,7 +217,7 @@ def ensure_reports(home: Path, api: str) -> str:
         _check_free(host, port, "ATELIER_REPORTS, as http://127.0.0.1:4201,")
     folder = home / REPORTS
     folder.mkdir(parents=True, exist_ok=True)
-    command = ["-m", "http.server", str(port), "--bind", host, "--directory", str(folder)]
+    command = ["-m", "flows.reports", host, str(port), str(folder)]
     start(home, "reports", command, address, lambda _: _listens(host, port))
     return address
 
