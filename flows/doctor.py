@@ -35,7 +35,10 @@ from flows.workspace import WORKSPACES, find_home
 COPIES = Path(".dvc/tmp/exps/standalone")
 RECORDS = Path(".dvc/tmp/exps/run")
 RUNS = Path(".atelier/runs")
+RWLOCK = Path(".dvc/tmp/rwlock")
 MD5_DIGITS = 32
+UNFINISHED = 1.0
+"""Days after which nobody is still copying a file into DVC's cache."""
 OLD = 7.0
 """Days after which an unfinished training that nothing goes on with is left-over."""
 
@@ -51,6 +54,7 @@ class Finding:
 def examine(home: Path, old: float) -> Iterator[Finding]:
     """All that there is to say about the checkout `home`; trainings untouched for `old` days are left-over."""
     yield from _damaged(home)
+    yield from _locks(home)
     yield from _copies(home)
     yield from _workspaces(home)
     yield from _checkpoints(home, old)
@@ -63,17 +67,36 @@ def _damaged(home: Path) -> Iterator[Finding]:
     Reads the whole cache, two seconds or so a gigabyte.
     """
     cache = Path(run("dvc", "cache", "dir", folder=home))
+    for file in sorted((cache / "files/md5").glob("**/.*.tmp")):
+        if time.time() - file.stat().st_mtime > UNFINISHED * 86400:
+            yield Finding(f"{file}: a copy that was cut short; remove it", partial(_remove, file))
     for file in sorted(path for path in (cache / "files/md5").glob("??/*") if path.is_file()):
         name = file.parent.name + file.name.removesuffix(".dir")
-        if len(name) == MD5_DIGITS and _md5(file.read_bytes()) != name:
+        if len(name) == MD5_DIGITS and _file_md5(file) != name:
             yield Finding(f"{file}: damaged; remove it, and dvc repro makes it again", partial(_remove, file))
     if not (home / LOCK).exists():
         return
-    for path, md5 in outputs(read_lock((home / LOCK).read_text())).items():
+    try:
+        recorded = outputs(read_lock((home / LOCK).read_text(errors="replace")))
+    except ExperimentError:
+        words = f"{LOCK}: damaged; bring it back by git restore {LOCK}, or delete it, and dvc repro writes it again"
+        yield Finding(words)
+        return
+    for path, md5 in recorded.items():
         digests = Place(home, cache).digests(path, md5) if (home / path).exists() else None
         if digests is not None and _digest(digests) != md5:
             words = f"{path}: not the bytes that {LOCK} has; have DVC look again, and dvc repro makes it again"
             yield Finding(words, partial(_touch, home / path))
+
+
+def _locks(home: Path) -> Iterator[Finding]:
+    """DVC's notes of who works on what, where a kill or a full disk cut them short: it then refuses to run."""
+    notes = home / RWLOCK
+    try:
+        json.loads(notes.read_text() if notes.exists() else "{}")
+    except ValueError:
+        if not _processes(home, "dvc"):  # which may be writing them just now
+            yield Finding(f"{notes}: cut short, so that DVC does not run; remove it", partial(_remove, notes))
 
 
 def _digest(files: Mapping[str, str]) -> str:
@@ -86,6 +109,11 @@ def _digest(files: Mapping[str, str]) -> str:
 
 def _md5(content: bytes) -> str:
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def _file_md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _touch(path: Path) -> None:

@@ -1,6 +1,7 @@
 """One `dvc repro`, followed stage by stage."""
 
 import re
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,6 +18,8 @@ HINT = re.compile(
     r"To track the changes with git|To enable auto staging|\s*(?:git add|dvc config core\.autostage)|Use `dvc push`"
 )
 """Advice of DVC's for a working tree, of no use in a workspace that is saved as an experiment."""
+UNCACHED = re.compile(r"^ERROR: failed to transfer '\w+' - (.*)")
+"""What DVC says of a file that it could not copy into its cache; it goes on then, and ends with status 0."""
 EXITED = re.compile(r"failed to run: .*, exited with (-?\d+)")
 LOOK = 5.0
 """Seconds between two looks at a stage that may be stopped early."""
@@ -96,6 +99,12 @@ class Reproduction:
         if reasons:
             self._process = None
             raise StoppedEarlyError(reasons[0])
+        lost = [found[1] for line in self._said if (found := UNCACHED.match(line))]
+        if lost:
+            assert self._process is not None
+            end_tree(self._process)
+            self._process = None
+            raise StageError(f"{stage}: made, but not kept in DVC's cache: {lost[0]}", killed=False)
         if self._next is None:
             self._check(stage)
         return first.startswith("Running")
@@ -159,7 +168,9 @@ class Reproduction:
         killed = status < 0 or (bool(exits) and exits[-1] < 0)
         own = [line for line in self._said if line.startswith(f"{stage}: ")]
         if killed:
-            message = f"{stage}: ended by signal {-min(status, *exits, 0)}"
+            number = -min(status, *exits, 0)
+            why = ", as when the machine has no memory left" if number == signal.SIGKILL else ""
+            message = f"{stage}: ended by signal {number}{why}"
         else:
             message = (own or self._said or [f"{stage}: DVC ended with status {status}"])[-1]
         raise StageError(message, killed)
