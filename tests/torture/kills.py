@@ -539,18 +539,20 @@ class Tally:
         say(name, f"{kind}: {' '.join(where)}")
 
 
-TORN = {r"dvc\.lock' (validation failed|is invalid)": "dvc.lock", "RWLock-file": ".dvc/tmp/rwlock"}
-"""What DVC says of a file of its own that it left half-written, and which one that is."""
-
-
 def mend(run: Run, tally: Tally) -> bool:
-    """Remove the file that DVC cannot read any more; whether it was that."""
-    for words, name in TORN.items():
-        if re.search(words, run.output):
-            tally.torn[name] += 1
-            (run.project.path / name).unlink()
-            return True
-    return False
+    """Remove the file of DVC's own that it left half-written, and so does not start with; whether it was that."""
+    lock, busy = (run.project.path / name for name in ("dvc.lock", ".dvc/tmp/rwlock"))
+    refused = re.search(r"dvc\.lock' (is invalid|validation failed)", run.output)
+    # The beginning of a line is not always refused.
+    if lock.exists() and (refused or not lock.read_text().endswith("\n")):
+        torn = lock
+    elif "Unable to read RWLock-file" in run.output:
+        torn = busy
+    else:
+        return False
+    tally.torn[torn.name] += 1
+    torn.unlink()
+    return True
 
 
 @dataclass(frozen=True)
@@ -769,7 +771,10 @@ class Pair:
                         self.killed += 1
                         self.tally.count("pair", kind, where)
                         wait_for_end(run, kind, self.tally, where)
-                        running[name] = self.start(name)
+                        if self.is_saved(name):  # DVC was at its last lines
+                            del running[name]
+                        else:
+                            running[name] = self.start(name)
                     elif run.seconds > limit:
                         self.end(running)
                         raise TimeoutError(f"{name} did not end within {limit:.0f} s:\n{run.output[-1500:]}")
@@ -779,6 +784,9 @@ class Pair:
                     self.end(running)
                     raise RuntimeError(f"{name} failed of itself:\n{run.output[-1500:]}")
             time.sleep(POLL_SECONDS)
+
+    def is_saved(self, name: str) -> bool:
+        return f"/{name}\n" in self.project.run("git", "for-each-ref", "--format=%(refname)", "refs/exps")
 
     @staticmethod
     def end(running: dict[str, tuple[Run, Moment]]) -> None:
