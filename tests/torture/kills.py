@@ -192,7 +192,7 @@ class Run:
     def __init__(self, project: Project, log: Path, *command: str) -> None:
         self.project, self.log = project, log
         self.begun: dict[str, float] = {}
-        self.started = time.monotonic()
+        self.started, self.clock = time.monotonic(), time.time()
         if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background; DVC would inherit it
             signal.signal(signal.SIGINT, signal.default_int_handler)
         with log.open("wb") as file:
@@ -259,6 +259,14 @@ class Run:
     def files(self, pattern: str) -> list[Path]:
         return list(self.project.path.glob(pattern))
 
+    def writes(self, *patterns: str) -> bool:
+        """Whether a file of the patterns is being written; one that an earlier run left behind is older."""
+        for file in (file for pattern in patterns for file in self.files(pattern)):
+            with suppress(FileNotFoundError):  # it has got its name meanwhile
+                if file.stat().st_mtime > self.clock:
+                    return True
+        return False
+
 
 Moment = Callable[[Run], bool]
 """Asked again and again while a run goes on: whether it has come."""
@@ -287,11 +295,11 @@ def then(first: Moment, second: Moment) -> Moment:
 
 
 def writing_checkpoint(run: Run) -> bool:
-    return bool(run.files(".atelier/runs/*/*partial*"))
+    return run.writes(".atelier/runs/*/*partial*")
 
 
 def writing_output(run: Run) -> bool:
-    return bool(run.files("data/.*.partial") or run.files("results/.*.partial"))
+    return run.writes("data/.*.partial", "results/.*.partial")
 
 
 def growing(pattern: str) -> Moment:
