@@ -1,6 +1,6 @@
 """Kills `dvc repro` over and over, and compares what it ends with to a run that nobody touched.
 
-`python -m tests.torture.kills --minutes M [--kills N] [--seed S] [--variant NAME …] [--until STAGE]`
+`python -m tests.torture.kills --minutes M [--kills N] [--seed S] [--variant NAME …]`
 
 Each variant is the tiny experiment of tests/project.py with parameters of its own; together they have every loss,
 penalty, norm, network and way of checkpointing. A variant is run once undisturbed. Then, in fresh repositories, rounds:
@@ -9,6 +9,9 @@ and some aimed at what is short: a checkpoint being written, events, the generat
 are SIGKILL to the whole process group; others hit the stage or DVC alone, or are SIGTERM or Ctrl-C. At the end of a
 round dvc.lock and every byte of data/ and results/ must be those of the undisturbed run, TensorBoard must have each
 point and grid once, and nothing may be left behind or be out of date.
+
+What the variants differ in is training, so where there is little time for each, most of them end with the stage `train`
+and two of them go through all stages.
 
 The variant `pair` runs two experiments at once, by `dvc exp run --temp` in one repository, and kills both.
 
@@ -32,6 +35,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +48,9 @@ from tests.project import Project, make_project, stages_run, write_digits
 
 POLL_SECONDS = 0.001
 KILLS_IN_A_ROUND = 12
+SECONDS_FOR_ALL_STAGES = 180
+WHOLE = ("dcgan-non-saturating", "cspup-avgpool")
+"""Variants that go through all stages in less time too; the second has image files and so processes in `prepare`."""
 END_SECONDS = 8.0
 """Within which a stage must have ended whose DVC was killed."""
 REPRO = ("dvc", "repro")
@@ -185,7 +192,7 @@ class Run:
     def __init__(self, project: Project, log: Path, *command: str) -> None:
         self.project, self.log = project, log
         self.begun: dict[str, float] = {}
-        self.started = time.monotonic()
+        self.started, self.clock = time.monotonic(), time.time()
         if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background; DVC would inherit it
             signal.signal(signal.SIGINT, signal.default_int_handler)
         with log.open("wb") as file:
@@ -252,6 +259,14 @@ class Run:
     def files(self, pattern: str) -> list[Path]:
         return list(self.project.path.glob(pattern))
 
+    def writes(self, *patterns: str) -> bool:
+        """Whether a file of the patterns is being written; one that an earlier run left behind is older."""
+        for file in (file for pattern in patterns for file in self.files(pattern)):
+            with suppress(FileNotFoundError):  # it has got its name meanwhile
+                if file.stat().st_mtime > self.clock:
+                    return True
+        return False
+
 
 Moment = Callable[[Run], bool]
 """Asked again and again while a run goes on: whether it has come."""
@@ -280,11 +295,11 @@ def then(first: Moment, second: Moment) -> Moment:
 
 
 def writing_checkpoint(run: Run) -> bool:
-    return bool(run.files(".atelier/runs/*/*partial*"))
+    return run.writes(".atelier/runs/*/*partial*")
 
 
 def writing_output(run: Run) -> bool:
-    return bool(run.files("data/.*.partial") or run.files("results/.*.partial"))
+    return run.writes("data/.*.partial", "results/.*.partial")
 
 
 def growing(pattern: str) -> Moment:
@@ -516,6 +531,7 @@ def compare_steps(tag: str, shown: list[int], expected: list[int]) -> list[str]:
 class Tally:
     """What became of a variant."""
 
+    ends_with: str = "report"
     kills: Counter[tuple[str, str]] = field(default_factory=Counter)
     kinds: Counter[str] = field(default_factory=Counter)
     rounds: int = 0
@@ -531,18 +547,20 @@ class Tally:
         say(name, f"{kind}: {' '.join(where)}")
 
 
-TORN = {r"dvc\.lock' (validation failed|is invalid)": "dvc.lock", "RWLock-file": ".dvc/tmp/rwlock"}
-"""What DVC says of a file of its own that it left half-written, and which one that is."""
-
-
 def mend(run: Run, tally: Tally) -> bool:
-    """Remove the file that DVC cannot read any more; whether it was that."""
-    for words, name in TORN.items():
-        if re.search(words, run.output):
-            tally.torn[name] += 1
-            (run.project.path / name).unlink()
-            return True
-    return False
+    """Remove the file of DVC's own that it left half-written, and so does not start with; whether it was that."""
+    lock, busy = (run.project.path / name for name in ("dvc.lock", ".dvc/tmp/rwlock"))
+    refused = re.search(r"dvc\.lock' (is invalid|validation failed)", run.output)
+    # The beginning of a line is not always refused.
+    if lock.exists() and (refused or not lock.read_text().endswith("\n")):
+        torn = lock
+    elif "Unable to read RWLock-file" in run.output:
+        torn = busy
+    else:
+        return False
+    tally.torn[torn.name] += 1
+    torn.unlink()
+    return True
 
 
 @dataclass(frozen=True)
@@ -655,19 +673,17 @@ def write_pictures(digits: Path, folder: Path, count: int = 200) -> None:
         picture.save(folder / f"{label}/{index:04}.png")
 
 
-def torture(name: str, folder: Path, *, kills: int, seed: int, seconds: float, target: Sequence[str] = ()) -> Tally:
-    """Kill a variant in round after round, for about so many seconds; what became of it.
-
-    target: the stage that `dvc repro` ends with; none: the whole pipeline.
-    """
+def torture(name: str, folder: Path, *, kills: int, seed: int, seconds: float) -> Tally:
+    """Kill a variant in round after round, for about so many seconds; what became of it."""
     start = time.monotonic()
+    target = [] if name in WHOLE or seconds >= SECONDS_FOR_ALL_STAGES else ["train"]
     template, params = prepare(name, folder, seed)
     undisturbed = copy(template, folder / "undisturbed")
     command = [*REPRO, *target]
     timeline = run_undisturbed(undisturbed, folder, command)
     say(name, f"undisturbed in {timeline.end:.0f} s")
     plan = Plan(name, params, template, undisturbed, timeline, command, kills, start + seconds)
-    tally = Tally()
+    tally = Tally(ends_with=timeline.stages[-1])
     tally.faults += gaps_and_doubles(undisturbed, params)
     while tally.killed() < kills and (tally.rounds == 0 or plan.time_for(2.5)):
         project = copy(template, folder / f"round-{tally.rounds:02}")
@@ -763,7 +779,10 @@ class Pair:
                         self.killed += 1
                         self.tally.count("pair", kind, where)
                         wait_for_end(run, kind, self.tally, where)
-                        running[name] = self.start(name)
+                        if self.is_saved(name):  # DVC was at its last lines
+                            del running[name]
+                        else:
+                            running[name] = self.start(name)
                     elif run.seconds > limit:
                         self.end(running)
                         raise TimeoutError(f"{name} did not end within {limit:.0f} s:\n{run.output[-1500:]}")
@@ -773,6 +792,9 @@ class Pair:
                     self.end(running)
                     raise RuntimeError(f"{name} failed of itself:\n{run.output[-1500:]}")
             time.sleep(POLL_SECONDS)
+
+    def is_saved(self, name: str) -> bool:
+        return f"/{name}\n" in self.project.run("git", "for-each-ref", "--format=%(refname)", "refs/exps")
 
     @staticmethod
     def end(running: dict[str, tuple[Run, Moment]]) -> None:
@@ -808,12 +830,15 @@ def say(name: str, words: str) -> None:
 
 
 def table(tallies: dict[str, Tally]) -> str:
-    lines = ["| variant | kills | rounds | equal | torn files of DVC | where |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| variant | up to | kills | rounds | equal | torn files of DVC | where |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for name, tally in tallies.items():
         where = ", ".join(f"{' '.join(place)} {count}" for place, count in sorted(tally.kills.items()))
         torn = ", ".join(f"{file} {count}" for file, count in tally.torn.items()) or "none"
         equal = "yes" if tally.rounds and not tally.faults else "NO"
-        lines.append(f"| {name} | {tally.killed()} | {tally.rounds} | {equal} | {torn} | {where} |")
+        lines.append(f"| {name} | {tally.ends_with} | {tally.killed()} | {tally.rounds} | {equal} | {torn} | {where} |")
     for title, counters in (("by stage", "kills"), ("by kind", "kinds")):
         total: Counter[str] = Counter()
         for tally in tallies.values():
@@ -830,26 +855,23 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--kills", type=int, default=50, help="of each variant, at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--variant", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), metavar="NAME")
-    parser.add_argument("--until", metavar="STAGE", help="run the pipeline to this stage only, as train (not pair)")
     options = parser.parse_args(arguments)
-    target = [options.until] if options.until else []
     end = time.monotonic() + 60 * options.minutes
     tallies: dict[str, Tally] = {}
     root = Path(tempfile.mkdtemp(prefix="kills-"))
     for index, name in enumerate(options.variant):
-        seconds = (end - time.monotonic()) / (len(options.variant) - index)
+        shares = [{"pair": 3}.get(each, 2 if each in WHOLE else 1) for each in options.variant[index:]]
+        seconds = (end - time.monotonic()) * shares[0] / sum(shares)
         folder = root / name
         folder.mkdir()
-        limits = {"kills": options.kills, "seed": options.seed, "seconds": seconds}
-        tallies[name] = (
-            torture_pair(folder, **limits) if name == "pair" else torture(name, folder, **limits, target=target)
-        )
+        work = torture_pair if name == "pair" else partial(torture, name)
+        tallies[name] = work(folder, kills=options.kills, seed=options.seed, seconds=seconds)
         if not tallies[name].faults:
             shutil.rmtree(folder)
     print(table(tallies))
     failed = {name: tally for name, tally in tallies.items() if tally.faults or not tally.rounds}
     for name, tally in failed.items():
-        again = " ".join(["--variant", name, "--seed", str(options.seed), *(["--until", *target] if target else [])])
+        again = f"--minutes {options.minutes} --seed {options.seed} --variant {name}"
         print(f"\n{name}: repeat with {again}; the repositories are in {root / name}")
         print("\n".join(f"  {fault}" for fault in tally.faults))
     if not failed:
