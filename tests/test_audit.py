@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests import audit
 from tests.audit import (
     CONSTRAINTS,
     AuditError,
@@ -83,6 +85,18 @@ def test_a_service_that_does_not_answer_is_a_fault_in_one_line(service: list[str
     assert said.startswith("the advisories could not be asked for: ")
     assert len(said.splitlines()) == 1
     assert len(said) < 400
+
+
+def test_a_service_that_knows_no_package_at_all_is_a_fault(pins: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pip-audit itself then says `No known vulnerabilities found`, and exits 0."""
+    said = {"dependencies": [{"name": "one", "skip_reason": "not found"}, {"name": "two", "skip_reason": "not found"}]}
+    (pins.parent / "pip-audit").write_text(f"#!{sys.executable}\nprint({json.dumps(said)!r})\n")
+    (pins.parent / "pip-audit").chmod(0o755)
+    monkeypatch.setattr(audit, "TOOLS", pins.parent)
+    with pytest.raises(
+        AuditError, match="^the advisories could not be asked for: no answer for any of the 2 packages$"
+    ):
+        ask_advisories(pins)
 
 
 def test_a_package_that_could_not_be_looked_up_is_a_fault() -> None:

@@ -65,7 +65,7 @@ class WrongError(Exception):
 def value_in_place(rng: random.Random, folder: Path, number: int) -> None:
     """Each kind of value in the place of each parameter, in turn."""
     del rng, folder
-    key, value = LEAVES[number % len(LEAVES)], VALUES[number // len(LEAVES) % len(VALUES)]
+    key, value = pair(number, LEAVES, VALUES)
     taken: Any = check_params(changed(key, value)).model_dump()
     for part in key.split("."):
         taken = taken[part]
@@ -88,7 +88,7 @@ def values_together(rng: random.Random, folder: Path, number: int) -> None:
 def piece_in_place(rng: random.Random, folder: Path, number: int) -> None:
     """Each piece of YAML in the place of each value in the text, in turn."""
     del rng
-    key, piece = LEAVES[number % len(LEAVES)], SNIPPETS[number // len(LEAVES) % len(SNIPPETS)]
+    key, piece = pair(number, LEAVES, SNIPPETS)
     read(folder, rewritten(key, piece).encode())
 
 
@@ -154,6 +154,13 @@ def documents(rng: random.Random, folder: Path, number: int) -> None:
     del folder, number
     characters = [chr(rng.choice([rng.randrange(0x110000), rng.randrange(0x300)])) for _ in range(rng.randint(0, 60))]
     parse_document("".join(rng.choice([rng.choice(characters or [""]), rng.choice(MARKS)]) for _ in range(60)), "text")
+
+
+def pair(number: int, first: Sequence[str], second: Sequence[Any]) -> tuple[str, Any]:
+    """One of all pairs; each comes once before any comes again, in an order that mixes them well."""
+    stride = next(stride for stride in count(1009) if math.gcd(stride, len(first) * len(second)) == 1)
+    index = number * stride % (len(first) * len(second))
+    return first[index % len(first)], second[index // len(first)]
 
 
 def damaged(rng: random.Random, content: bytes) -> bytes:
