@@ -6,12 +6,15 @@
 import argparse
 import fcntl
 import json
+import re
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +28,16 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
 
 from flows.experiment import ExperimentError
-from flows.processes import CommandError, run
+from flows.processes import CommandError, environment, run
 from flows.slots import limit_name
 from flows.workspace import WORKSPACES, find_home
 
 COPIES = Path(".dvc/tmp/exps/standalone")
 RECORDS = Path(".dvc/tmp/exps/run")
 RUNS = Path(".atelier/runs")
+LOCK = Path("dvc.lock")
+BUSY = Path(".dvc/tmp/rwlock")
+"""DVC's list of what its processes read and write."""
 OLD = 7.0
 """Days after which an unfinished training that nothing goes on with is left-over."""
 
@@ -46,10 +52,43 @@ class Finding:
 
 def examine(home: Path, old: float) -> Iterator[Finding]:
     """All that there is to say about the checkout `home`; trainings untouched for `old` days are left-over."""
+    if not _processes(home, "dvc "):
+        yield from _torn(home)
     yield from _copies(home)
     yield from _workspaces(home)
     yield from _checkpoints(home, old)
     yield from _slots(home)
+
+
+def _torn(home: Path) -> Iterator[Finding]:
+    """Files of DVC's own that it writes in place, and does not start with once it was killed in the midst."""
+    lock, busy = home / LOCK, home / BUSY
+    if lock.exists():
+        said = subprocess.run(
+            ["dvc", "stage", "list"], cwd=home, env=environment(), capture_output=True, text=True, check=False
+        ).stderr
+        refused = re.search(r"dvc\.lock' (is invalid|validation failed)", said)
+        if refused or not lock.read_text().endswith("\n"):  # the beginning of a line is not always refused
+            yield Finding(f"{lock}: half-written; remove it: dvc repro makes it again", lock.unlink)
+    if busy.exists():
+        try:
+            entries = json.loads(busy.read_text())
+        except ValueError:
+            yield Finding(f"{busy}: half-written, so DVC does not start; remove it", busy.unlink)
+        else:
+            named = [*entries.get("write", {}).values(), *chain.from_iterable(entries.get("read", {}).values())]
+            living = [entry["pid"] for entry in named if psutil.pid_exists(entry["pid"])]  # DVC forgets the others
+            if living and not any(map(_is_dvc, living)):
+                yield Finding(
+                    f"{busy}: of a DVC that was process {living[0]}, which is another by now; remove it", busy.unlink
+                )
+
+
+def _is_dvc(pid: int) -> bool:
+    try:
+        return any(Path(word).name == "dvc" for word in psutil.Process(pid).cmdline())
+    except psutil.Error:
+        return False
 
 
 def _copies(home: Path) -> Iterator[Finding]:
