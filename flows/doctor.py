@@ -8,12 +8,15 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +31,18 @@ from prefect.settings import get_current_settings
 
 from flows.digests import LOCK, Place, outputs, read_lock
 from flows.experiment import ExperimentError
-from flows.processes import CommandError, run
+from flows.processes import CommandError, environment, run
 from flows.slots import limit_name
 from flows.workspace import WORKSPACES, find_home
 
 COPIES = Path(".dvc/tmp/exps/standalone")
 RECORDS = Path(".dvc/tmp/exps/run")
 RUNS = Path(".atelier/runs")
-RWLOCK = Path(".dvc/tmp/rwlock")
 MD5_DIGITS = 32
 UNFINISHED = 1.0
 """Days after which nobody is still copying a file into DVC's cache."""
+BUSY = Path(".dvc/tmp/rwlock")
+"""DVC's list of what its processes read and write."""
 OLD = 7.0
 """Days after which an unfinished training that nothing goes on with is left-over."""
 
@@ -53,12 +57,44 @@ class Finding:
 
 def examine(home: Path, old: float) -> Iterator[Finding]:
     """All that there is to say about the checkout `home`; trainings untouched for `old` days are left-over."""
+    if not _processes(home, "dvc "):
+        yield from _torn(home)
     yield from _damaged(home)
-    yield from _locks(home)
     yield from _copies(home)
     yield from _workspaces(home)
     yield from _checkpoints(home, old)
     yield from _slots(home)
+
+
+def _torn(home: Path) -> Iterator[Finding]:
+    """Files of DVC's own that it writes in place, and does not start with once it was killed in the midst."""
+    lock, busy = home / LOCK, home / BUSY
+    if lock.exists():
+        said = subprocess.run(
+            ["dvc", "stage", "list"], cwd=home, env=environment(), capture_output=True, text=True, check=False
+        ).stderr
+        refused = re.search(r"dvc\.lock' (is invalid|validation failed)", said)
+        if refused or not lock.read_text().endswith("\n"):  # the beginning of a line is not always refused
+            yield Finding(f"{lock}: half-written; remove it: dvc repro makes it again", lock.unlink)
+    if busy.exists():
+        try:
+            entries = json.loads(busy.read_text())
+        except ValueError:
+            yield Finding(f"{busy}: half-written, so DVC does not start; remove it", busy.unlink)
+        else:
+            named = [*entries.get("write", {}).values(), *chain.from_iterable(entries.get("read", {}).values())]
+            living = [entry["pid"] for entry in named if psutil.pid_exists(entry["pid"])]  # DVC forgets the others
+            if living and not any(map(_is_dvc, living)):
+                yield Finding(
+                    f"{busy}: of a DVC that was process {living[0]}, which is another by now; remove it", busy.unlink
+                )
+
+
+def _is_dvc(pid: int) -> bool:
+    try:
+        return any(Path(word).name == "dvc" for word in psutil.Process(pid).cmdline())
+    except psutil.Error:
+        return False
 
 
 def _damaged(home: Path) -> Iterator[Finding]:
@@ -79,24 +115,12 @@ def _damaged(home: Path) -> Iterator[Finding]:
     try:
         recorded = outputs(read_lock((home / LOCK).read_text(errors="replace")))
     except ExperimentError:
-        words = f"{LOCK}: damaged; bring it back by git restore {LOCK}, or delete it, and dvc repro writes it again"
-        yield Finding(words)
-        return
+        return  # half-written, which `_torn` tells
     for path, md5 in recorded.items():
         digests = Place(home, cache).digests(path, md5) if (home / path).exists() else None
         if digests is not None and _digest(digests) != md5:
             words = f"{path}: not the bytes that {LOCK} has; have DVC look again, and dvc repro makes it again"
             yield Finding(words, partial(_touch, home / path))
-
-
-def _locks(home: Path) -> Iterator[Finding]:
-    """DVC's notes of who works on what, where a kill or a full disk cut them short: it then refuses to run."""
-    notes = home / RWLOCK
-    try:
-        json.loads(notes.read_text() if notes.exists() else "{}")
-    except ValueError:
-        if not _processes(home, "dvc"):  # which may be writing them just now
-            yield Finding(f"{notes}: cut short, so that DVC does not run; remove it", partial(_remove, notes))
 
 
 def _digest(files: Mapping[str, str]) -> str:

@@ -29,7 +29,7 @@ class Recovery:
 
     def finish(self, output: Path) -> None:
         """Mark the run as complete, with `output`; until DVC has recorded that, a kill must not lose it."""
-        marker = {"checkout": str(Path.cwd()), "output": str(output), "md5": data_digest(output)}
+        marker = {"output": str(output), "md5": data_digest(output)}
         _write(self.folder / COMPLETE, json.dumps(marker))
         Path(self.lock.name).unlink()
         self.lock.close()
@@ -46,7 +46,7 @@ def open_recovery(root: Path, inputs: Mapping[str, str]) -> Recovery:
     root.mkdir(parents=True, exist_ok=True)
     lock = _lock(_lock_of(folder))
     if not (folder / INPUTS).exists():
-        with suppress(FileNotFoundError):  # a run that its own checkout removes meanwhile is complete
+        with suppress(FileNotFoundError):  # a run that is removed meanwhile is complete
             _tell_unfinished(root, inputs)
         folder.mkdir(exist_ok=True)
         _write(folder / INPUTS, text)
@@ -63,17 +63,17 @@ def _tell_unfinished(root: Path, inputs: Mapping[str, str]) -> None:
 
 
 def forget_recorded(root: Path) -> None:
-    """Remove what this checkout's complete runs have left below `root`, if dvc.lock has what they made.
+    """Remove what complete runs have left below `root`, if this checkout's dvc.lock has what they made.
 
-    Made again at the user's wish, it is then made from the start.
+    Made again at the user's wish, it is then made from the start. In which checkout it was made does not matter: they
+    share DVC's cache, and the temporary copy of an experiment that was killed is never gone on with.
     """
     for file in root.glob(f"*/{COMPLETE}"):
         try:
             marker = json.loads(file.read_text())
         except FileNotFoundError:
-            continue  # its own checkout has removed it meanwhile
-        here = marker["checkout"] == str(Path.cwd())
-        if here and recorded_digests().get(marker["output"]) == marker["md5"] and not _is_locked(file.parent):
+            continue  # another process has removed it meanwhile
+        if recorded_digests().get(marker["output"]) == marker["md5"] and not _is_locked(file.parent):
             _remove(file.parent)
 
 

@@ -103,3 +103,27 @@ def test_a_killed_temporary_run_is_no_longer_shown_as_running(project: Project) 
     doctor(project, "--clean")
     assert "Running" not in project.run("dvc", "exp", "show")
     assert project.run("git", "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("dvc.lock", ""),
+        ("dvc.lock", None),  # the half of what is there
+        (".dvc/tmp/rwlock", ""),
+        (".dvc/tmp/rwlock", '{"write": {"DATA/raw": {"pid": 1, "cmd": "dvc repro"}}, "read": {}}'),
+    ],
+)
+def test_what_dvc_stumbles_over_after_a_kill_is_removed(name: str, content: str | None, project: Project) -> None:
+    file = project.path / name
+    before = project.lock()
+    whole = file.read_text() if name == "dvc.lock" else ""
+    file.write_text(
+        whole[: len(whole) // 2] if content is None else content.replace("DATA", str(project.path / "data"))
+    )
+    project.run("dvc", "repro", ok=False)
+    assert f"! {file}: " in doctor(project)
+    assert doctor(project, "--clean").splitlines()[-1] == "1 removed"
+    assert set(project.repro()) <= {"check", "fetch"}
+    assert project.lock() == before
+    assert doctor(project).splitlines() == ["nothing to remove"]

@@ -27,7 +27,7 @@ def test_a_complete_run_keeps_its_folder_until_dvc_has_recorded_what_it_made(
     root = tmp_path / "runs"
     for name in ("here", "elsewhere"):
         (tmp_path / name / "data/train").mkdir(parents=True)
-        (tmp_path / name / "data/train/generator").write_text("weights")
+        (tmp_path / name / "data/train/generator").write_text(f"weights made {name}")
         monkeypatch.chdir(tmp_path / name)
         recovery = open_recovery(root, {"checkout": name})
         (recovery.folder / "step").write_text("3")
@@ -120,5 +120,23 @@ def test_a_removal_that_is_killed_leaves_no_checkpoint_and_is_gone_on_with(
         with pytest.raises(KilledError):
             forget_recorded(tmp_path / "runs")
     assert not list(recovery.folder.glob("*.pt")), "it would be gone on from without what was kept"
+    forget_recorded(tmp_path / "runs")
+    assert not list((tmp_path / "runs").iterdir())
+
+
+def test_what_was_made_in_a_temporary_copy_is_removed_once_another_has_it_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy that was killed after its training is never gone on with; the next one takes its output from the cache."""
+    for name in ("killed", "next"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "made").write_text("weights")
+    monkeypatch.chdir(tmp_path / "killed")
+    open_recovery(tmp_path / "runs", {"lr": "1"}).finish(Path("made"))
+    monkeypatch.chdir(tmp_path / "next")
+    forget_recorded(tmp_path / "runs")
+    assert list((tmp_path / "runs").iterdir())
+    lock = {"stages": {"train": {"outs": [{"path": "made", "md5": data_digest(Path("made"))}]}}}
+    Path("dvc.lock").write_text(json.dumps(lock))
     forget_recorded(tmp_path / "runs")
     assert not list((tmp_path / "runs").iterdir())

@@ -47,7 +47,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.project import Project, make_project, stages_run, write_digits
 
 POLL_SECONDS = 0.001
-KILLS_IN_A_ROUND = 12
+KILLS_AT_LEAST, KILLS_IN_A_ROUND = 3, 12
 SECONDS_FOR_ALL_STAGES = 180
 WHOLE = ("dcgan-non-saturating", "cspup-avgpool")
 """Variants that go through all stages in less time too; the second has image files and so processes in `prepare`."""
@@ -621,7 +621,8 @@ def disturb(plan: Plan, project: Project, rng: random.Random, tally: Tally) -> l
     limit = 60 + 10 * plan.timeline.end
     while True:
         words, moment = draw_moment(rng, plan.timeline, reached)
-        if len(history) >= KILLS_IN_A_ROUND or tally.killed() >= plan.wanted or not plan.time_for(1.5):
+        late = tally.killed() >= KILLS_AT_LEAST and not plan.time_for(1.5)
+        if len(history) >= KILLS_IN_A_ROUND or tally.killed() >= plan.wanted or late:
             words, moment = "never", lambda _: False
         run = Run(project, project.path.parent / f"log-{len(history):02}.txt", *plan.command)
         if wait(run, moment, limit):
@@ -769,9 +770,8 @@ class Pair:
         running = {name: self.start(name) for name in self.seeds}
         while running:
             for name, (run, moment) in list(running.items()):
-                disturbing = (
-                    self.killed < 2 * KILLS_IN_A_ROUND and self.tally.killed() < kills and time.monotonic() < deadline
-                )
+                late = self.tally.killed() >= KILLS_AT_LEAST and time.monotonic() > deadline
+                disturbing = self.killed < 2 * KILLS_IN_A_ROUND and self.tally.killed() < kills and not late
                 if run.goes_on():
                     if disturbing and moment(run):
                         kind = draw_kind(self.rng)
