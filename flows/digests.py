@@ -51,9 +51,9 @@ class Place:
         there = self.folder / path
         if there.is_dir():
             files = sorted(file for file in there.rglob("*") if file.is_file())
-            return {file.relative_to(there).as_posix(): _md5(file) for file in files}
+            return {file.relative_to(there).as_posix(): file_md5(file) for file in files}
         if there.is_file():
-            return {"": _md5(there)}
+            return {"": file_md5(there)}
         if not md5.endswith(".dir"):
             return {"": md5}
         try:
@@ -215,6 +215,7 @@ def table(found: Sequence[Output]) -> str:
     return "\n".join(lines)
 
 
-def _md5(path: Path) -> str:
+def file_md5(path: Path) -> str:
+    """MD5 of a file's bytes, as DVC has it."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

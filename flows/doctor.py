@@ -29,7 +29,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
 
-from flows.digests import LOCK, Place, outputs, read_lock
+from flows.digests import LOCK, Place, file_md5, outputs, read_lock
 from flows.experiment import ExperimentError
 from flows.processes import CommandError, environment, run
 from flows.slots import limit_name
@@ -108,7 +108,7 @@ def _damaged(home: Path) -> Iterator[Finding]:
             yield Finding(f"{file}: a copy that was cut short; remove it", partial(_remove, file))
     for file in sorted(path for path in (cache / "files/md5").glob("??/*") if path.is_file()):
         name = file.parent.name + file.name.removesuffix(".dir")
-        if len(name) == MD5_DIGITS and _file_md5(file) != name:
+        if len(name) == MD5_DIGITS and file_md5(file) != name:
             yield Finding(f"{file}: damaged; remove it, and dvc repro makes it again", partial(_remove, file))
     if not (home / LOCK).exists():
         return
@@ -128,16 +128,7 @@ def _digest(files: Mapping[str, str]) -> str:
     if "" in files:
         return files[""]
     listed = [{"md5": md5, "relpath": name} for name, md5 in sorted(files.items())]
-    return _md5(json.dumps(listed).encode()) + ".dir"
-
-
-def _md5(content: bytes) -> str:
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()
-
-
-def _file_md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    return hashlib.md5(json.dumps(listed).encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 
 def _touch(path: Path) -> None:
