@@ -231,6 +231,7 @@ def train(
             if step in kept_steps:
                 on_keep(step, generator, average)
             if checkpoint_due:
+                watch.flush()
                 checkpoints.save(step, current_state())
                 on_curves(curves)
                 saved = time.monotonic()

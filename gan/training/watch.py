@@ -69,6 +69,10 @@ class Watch:
             words = "  ".join(f"{name} {value}" for name, value in summary.items())
             log.info("step %d/%d  %s  %s left", step, self._total, words, tqdm.format_interval(left))
 
+    def flush(self) -> None:
+        """Hand all events to the system, so that a kill takes none of them; before a checkpoint is written."""
+        self._writer.flush()
+
     def grid(self, step: int, images: Tensor) -> None:
         """Show generated images, N×C×H×W in [-1, 1]."""
         grid = make_grid(images.add(1).div(2).clamp(0, 1), nrow=4)
