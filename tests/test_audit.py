@@ -93,9 +93,7 @@ def test_a_service_that_knows_no_package_at_all_is_a_fault(pins: Path, monkeypat
     (pins.parent / "pip-audit").write_text(f"#!{sys.executable}\nprint({json.dumps(said)!r})\n")
     (pins.parent / "pip-audit").chmod(0o755)
     monkeypatch.setattr(audit, "TOOLS", pins.parent)
-    with pytest.raises(
-        AuditError, match=r"^the advisories could not be asked for: no answer for any of the 2 packages$"
-    ):
+    with pytest.raises(AuditError, match="could not be asked for: no answer for any of the 2 packages"):
         ask_advisories(pins)
 
 
