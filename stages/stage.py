@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from gan.documents import read_document
 from gan.errors import InputError
 from gan.params import Params, load_params
 from stages.arithmetic import hold_arithmetic
@@ -71,7 +72,7 @@ def _read_inputs(name: str) -> dict[str, str]:
     """The stage's inputs; none where a file cannot be read, which `load_params` tells in better words."""
     try:
         return stage_inputs(name)
-    except (YAMLError, OSError, KeyError, TypeError, UnicodeDecodeError):
+    except (YAMLError, OSError, KeyError, TypeError, ValueError):
         return {}
 
 
@@ -82,7 +83,7 @@ def stage_inputs(name: str) -> dict[str, str]:
     """
     yaml = YAML(typ="safe", pure=True)
     stage = yaml.load(PIPELINE)["stages"][name]
-    values = yaml.load(PARAMS)
+    values = read_document(PARAMS)
     inputs = {}
     for key in stage.get("params", []):
         value: Any = values
