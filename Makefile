@@ -8,6 +8,15 @@ unexport PYTHONPATH
 .DEFAULT_GOAL := help
 .PHONY: help setup repro test test-slow torture audit experiment compare prefect prefect-stop verify doctor constraints
 
+# What a user gives reaches the recipes as environment variables, and neither make nor the shell runs any of it.
+unexport NAME SET NAMES REVISION MINUTES SEED
+export GIVEN_NAME := $(value NAME)
+export GIVEN_SET := $(value SET)
+export GIVEN_NAMES := $(value NAMES)
+export GIVEN_REVISION := $(value REVISION)
+export GIVEN_MINUTES := $(value MINUTES)
+export GIVEN_SEED := $(value SEED)
+
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
@@ -28,16 +37,16 @@ test-slow: $(READY)  ## the tests that take minutes
 	pytest -m slow
 
 torture: $(READY)  ## kill runs, damage files and parameters, change machines, for MINUTES=20: docs/robustness.md
-	@python -m tests.torture --minutes $(or $(MINUTES),20) --seed $(or $(SEED),0)
+	@python -m tests.torture --minutes "$${GIVEN_MINUTES:-20}" --seed "$${GIVEN_SEED:-0}"
 
 audit: $(READY)  ## hold the pinned dependencies against published advisories, and their licences against pyproject.toml
 	@python -m tests.audit
 
 experiment: $(READY)  ## run one experiment of experiments.yaml: make experiment NAME=mnist-dcgan [SET="train.epochs=20 …"]
-	@python -m flows.experiment "$(NAME)" $(SET)
+	@set -f; python -m flows.experiment "$$GIVEN_NAME" $$GIVEN_SET
 
 compare: $(READY)  ## put finished experiments side by side on one page: make compare NAMES="mnist-quick mnist-vanilla-quick"
-	@python -m flows.comparison $(NAMES)
+	@set -f; python -m flows.comparison $$GIVEN_NAMES
 
 prefect: $(READY)  ## bring up Prefect on this machine: server, workers, deployments; as often as you like
 	@python -m flows.setup
@@ -46,10 +55,10 @@ prefect-stop: $(READY)  ## end what `make prefect` started
 	@python -m flows.setup --stop
 
 verify: $(READY)  ## reproduce what is committed in an empty clone, and compare every output: make verify [REVISION=v1.0]
-	@python -m flows.verify $(REVISION)
+	@set -f; python -m flows.verify $$GIVEN_REVISION
 
 doctor: $(READY)  ## say what accidents have left behind; with CLEAN=1, remove it
-	@python -m flows.doctor $(if $(CLEAN),--clean)
+	@python -m flows.doctor $(if $(value CLEAN),--clean)
 
 constraints:  ## choose the newest versions that pyproject.toml admits, and pin them all
 	rm -rf $(VENV)

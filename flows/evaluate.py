@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field
 
 from flows.compare import Outcome, publish_comparison, read_outcome
 from flows.experiment import ExperimentError, default_name
-from flows.parameters import Overrides, Remote, described, name_of_several, read_words, run_flow
+from flows.parameters import Overrides, Remote, Word, described, name_of_several, read_words, run_flow
 from flows.pipeline import follow_stages, keep, push_experiment
 from flows.processes import CommandError, adapt_to_worker, run
 from flows.reproduction import Reproduction, StageError
@@ -38,7 +38,7 @@ def _after_training(overrides: dict[str, Any]) -> dict[str, Any]:
 
 @flow(flow_run_name=name_of_several)
 def evaluate(
-    experiments: Annotated[list[str], Field(min_length=1), described("experiments that `dvc exp show` lists")],
+    experiments: Annotated[list[Word], Field(min_length=1), described("experiments that `dvc exp show` lists")],
     overrides: Annotated[Overrides, AfterValidator(_after_training)],
     remote: Remote = None,
 ) -> State[Any]:

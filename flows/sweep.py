@@ -37,8 +37,6 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import deployment, flow_run
 from prefect.states import Completed, Failed
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from flows.artifacts import key, numbers
 from flows.children import at_once, run_pipeline
@@ -58,6 +56,8 @@ from flows.pipeline import STOPPED_EARLY, StopEarly
 from flows.processes import CommandError, adapt_to_worker, run
 from flows.slots import count_slots
 from flows.workspace import NAME, find_commit, find_home
+from gan.documents import parse_document, shown
+from gan.errors import InputError
 
 SWEEPS = Path(".atelier/sweeps")
 SCORES = "results/scores.json"
@@ -481,18 +481,18 @@ def read_space(words: Sequence[str]) -> dict[str, Any]:
     Raises ExperimentError for another form, an unknown key, or a value that is not YAML.
     """
     check_overrides(words, read_keys(PARAMS))
-    yaml = YAML(typ="safe", pure=True)
     space: dict[str, Any] = {}
     for word in words:
         name, _, text = word.partition("=")
         bounds = RANGE.fullmatch(text)
         try:
             if bounds:
-                space[name] = {"low": yaml.load(bounds[1]), "high": yaml.load(bounds[2]), "log": bool(bounds[3])}
+                low, high = (parse_document(bound, shown(word)) for bound in bounds.groups()[:2])
+                space[name] = {"low": low, "high": high, "log": bool(bounds[3])}
             else:
-                space[name] = yaml.load(f"[{text}]")
-        except YAMLError:
-            raise ExperimentError(f"{word!r}: the values are not valid YAML") from None
+                space[name] = parse_document(f"[{text}]", shown(word))
+        except InputError as error:
+            raise ExperimentError(str(error)) from None
     return space
 
 

@@ -19,6 +19,7 @@ from ruamel.yaml import YAML
 
 from flows.experiment import PARAMS, ExperimentError, check_keys, read_keys, read_params
 from flows.processes import CommandError, environment, run
+from gan.documents import printable, shown
 
 WORKSPACES = Path(".atelier/workspaces")
 GIVEN = (("data", "path"), ("evaluate", "samples"), ("evaluate", "weights"), ("sample", "generator"))
@@ -89,7 +90,8 @@ class Workspace:
         """Raise ExperimentError where `name` cannot name this experiment, as when another one has it."""
         if not NAME.fullmatch(name) or ".." in name or name.endswith(".lock"):
             raise ExperimentError(
-                f"{name!r} cannot name an experiment: give it a name of at most 120 letters, digits, and . _ - between"
+                f"{shown(name)} cannot name an experiment: give it a name of at most 120 letters, digits, and . _ - "
+                "between"
             )
         try:
             theirs = run("git", "show", f"{self.reference(name)}:{PARAMS}", folder=self.home)
@@ -148,7 +150,7 @@ def find_commit(home: Path, revision: str, remote: str | None = None) -> str:
         run("git", "fetch", "--quiet", remote, folder=home)
         commit = _resolve(home, revision)
     if not commit:
-        raise ExperimentError(f"revision {revision!r}: git knows no such commit in {home}")
+        raise ExperimentError(f"revision {shown(revision)}: git knows no such commit in {home}")
     return commit
 
 
@@ -182,8 +184,10 @@ def find_experiment(home: Path, name: str, baseline: str | None = None) -> tuple
     if wanted in found:
         return found[wanted], wanted
     if baseline is None and found:
-        raise ExperimentError(f"experiments named {name} hang under several commits: {', '.join(sorted(found))}")
-    raise ExperimentError(f"no experiment is named {name}; `dvc exp list --all-commits` lists them")
+        raise ExperimentError(
+            f"experiments named {printable(name)} hang under several commits: {', '.join(sorted(found))}"
+        )
+    raise ExperimentError(f"no experiment is named {printable(name)}; `dvc exp list --all-commits` lists them")
 
 
 @contextmanager

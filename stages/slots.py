@@ -9,12 +9,14 @@ import the math libraries.
 """
 
 import argparse
+import errno
 import fcntl
 import json
 import logging
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 import time
@@ -24,6 +26,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from gan.documents import printable
 from gan.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -220,7 +223,8 @@ def _say_who(holders: Mapping[str, Note], earlier: Sequence[Note], count: int) -
 def _describe(holder: Note) -> str:
     if holder.get("pid") is None:
         return "a process that left no name"
-    return f"process {holder.get('pid')} ({holder.get('stage')} in {holder.get('folder')})"
+    said = f"process {holder.get('pid')} ({holder.get('stage')} in {holder.get('folder')})"
+    return printable(said)  # anybody may write there
 
 
 @contextmanager
@@ -295,12 +299,21 @@ def _open(folder: int, name: str, *, create: bool = True) -> int:
     flags = os.O_RDWR | os.O_NOFOLLOW
     while True:
         try:
-            return os.open(name, flags, dir_fd=folder)
+            return _plain_file(os.open(name, flags, dir_fd=folder), name)
         except FileNotFoundError:
             if not create:
                 raise
         with suppress(FileExistsError), _every_mode():
             return os.open(name, flags | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=folder)
+
+
+def _plain_file(descriptor: int, name: str) -> int:
+    """The descriptor, if it is not of a second name for a file elsewhere, which a note would overwrite."""
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        os.close(descriptor)
+        raise OSError(errno.EPERM, "not a plain file, or one with a second name elsewhere", name)
+    return descriptor
 
 
 def _try_lock(lock: int) -> bool:
@@ -320,7 +333,7 @@ def _read(lock: int) -> Note:
     """What stands in the file; nothing where another program has spoilt it."""
     try:
         note = json.loads(os.pread(lock, 1 << 16, 0))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return note if isinstance(note, dict) else {}
 

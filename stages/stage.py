@@ -118,7 +118,7 @@ def _read_inputs(name: str) -> Inputs:
     try:
         code = read_code(name)
         return Inputs(read_params(name), code, _look_at([*map(Path, code), *data_dependencies(name)]))
-    except (InputError, YAMLError, OSError, KeyError, TypeError):
+    except (YAMLError, OSError, KeyError, TypeError, ValueError):  # InputError among them
         return Inputs({}, {}, {})
 
 

@@ -149,7 +149,7 @@ def test_a_space_is_read_from_the_command_line() -> None:
     [
         ("train.lrd=1,2", "params.yaml has no train.lrd; did you mean train.lr_d?"),
         ("train.lr_d", "'train.lr_d' is not KEY=VALUE"),
-        ("train.augment=[colour", "'train.augment=[colour': the values are not valid YAML"),
+        ("train.augment=[colour", "'train.augment=[colour': not valid YAML"),
     ],
 )
 def test_words_that_are_no_space_are_refused(word: str, message: str) -> None:
