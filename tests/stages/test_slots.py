@@ -464,7 +464,7 @@ def test_inputs_that_change_while_a_stage_waits_fail_it_before_it_computes(proje
     holder.communicate("")
     output, errors = waiter.communicate("", timeout=30)
     assert (waiter.returncode, output) == (1, "")
-    assert errors.splitlines()[-1] == "train: train changed while the stage ran; run it again"
+    assert errors.splitlines()[-1] == "train: train.epochs changed while the stage ran; run it again"
 
 
 @pytest.mark.usefixtures("project")
