@@ -194,7 +194,7 @@ def test_inputs_that_change_while_a_stage_runs_fail_it(project: Project) -> None
     project.set({"sample.count": 99})
     _, errors = process.communicate("go on\n")
     assert process.returncode == 1
-    assert errors.splitlines()[-1] == "sample: sample changed while the stage ran; run it again"
+    assert errors.splitlines()[-1] == "sample: sample.count changed while the stage ran; run it again"
 
 
 def test_an_experiment_runs_by_name_and_leaves_the_working_tree_alone(project: Project) -> None:
