@@ -86,9 +86,7 @@ def _attempt(url: str, partial: Path, digest: str) -> str | None:
         return describe_failure(error)
     except _RefusedError as error:
         return str(error)
-    except (
-        ValueError
-    ) as error:  # of addresses that a redirection names, which are taken apart before they are looked at
+    except ValueError as error:  # an address that a redirection names, and that cannot be taken apart
         return describe_failure(error)
     wrong = wrong_digest(partial, digest)
     if wrong is not None:
