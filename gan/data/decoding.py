@@ -7,10 +7,13 @@ images take. Measured, the worst of files takes 1.4 GB.
 
 import io
 import logging
+import os
+import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from multiprocessing.context import BaseContext
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,7 +91,8 @@ def _decoded(item: Item) -> Iterator[Image.Image]:
     with _as_unreadable():
         image = _open(item)
         with _large_in_turn(image.width * image.height):
-            image.load()
+            with _without_stderr() if image.format == "TIFF" else nullcontext():
+                image.load()
             ImageOps.exif_transpose(image, in_place=True)
             yield image
 
@@ -123,6 +127,20 @@ def _as_unreadable() -> Iterator[None]:
             raise UnreadableError(f"more than the {MAX_PIXELS} pixels allowed") from None
         except Exception as error:  # noqa: BLE001 - on damaged files, decoders raise whatever they stumble over
             raise _unreadable(error) from None
+
+
+@contextmanager
+def _without_stderr() -> Iterator[None]:
+    """Keep what libtiff writes of a damaged file, past Python, from the process's own stderr."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _plain(image: Image.Image, box: tuple[int, int, int, int], channels: int) -> Image.Image:

@@ -8,7 +8,7 @@ import numpy as np
 
 from gan.data.decoding import measure_image, read_image
 from gan.data.packed import Images
-from gan.data.sources.archive import folder_images, open_archive, read_file, zip_images
+from gan.data.sources.archive import folder_images, open_archive, read_file
 from gan.data.sources.source import UnreadableError
 from gan.errors import InputError
 
@@ -29,7 +29,6 @@ def open_samples(path: Path, image_size: int, channels: int, seed: int) -> Itera
         names = folder_images(path)
         yield len(names), _read_all(names, lambda index: read_file(path / names[index]), image_size, channels, seed)
     elif path.exists():
-        zip_images(path)  # refuses a damaged or unsafe one
         with open_archive(path) as (names, read):
             yield len(names), _read_all(names, read, image_size, channels, seed)
     else:

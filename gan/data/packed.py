@@ -5,7 +5,7 @@
 
 import hashlib
 import json
-import tokenize
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -138,17 +138,12 @@ def read_labels(folder: Path, name: str) -> Labels:
 def _load(path: Path, dtype: type[np.generic], dimensions: int) -> NDArray[Any]:
     """An array as a read-only memory map, so that a header cannot announce more than the file holds."""
     try:
-        array = np.lib.format.open_memmap(path, mode="r")
-    # Its header is read as a Python literal, and a damaged one raises what that does.
-    except (
-        ValueError,
-        SyntaxError,
-        TypeError,
-        MemoryError,
-        RecursionError,
-        OverflowError,
-        tokenize.TokenError,
-    ) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # of a shape beyond all numbers
+            array = np.lib.format.open_memmap(path, mode="r")
+    except OSError:
+        raise
+    except Exception as error:  # noqa: BLE001 - its header is read as a Python literal, and raises whatever that does
         raise InputError(
             f"{path} is damaged ({error}); run the stage that wrote it again, with dvc repro --force"
         ) from None

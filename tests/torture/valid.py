@@ -122,8 +122,8 @@ def rle_bmp(width: int = 32, height: int = 32, runs: bytes | None = None) -> byt
 def packed(method: int) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", method) as archive:
-        for name, content in (("png", "png"), ("é", "png palette"), ("jpg", "jpeg"), ("sub/gif", "gif clear")):
-            archive.writestr(f"a/{name}.{content.partition(' ')[0]}", images()[content])
+        for name, content in (("a/1", "png"), ("a/é", "png palette"), ("b/1", "jpeg"), ("b/2", "gif clear")):
+            archive.writestr(f"all/{name}.{content.partition(' ')[0]}", images()[content])
         archive.writestr("notes.txt", "words")
     return buffer.getvalue()
 

@@ -42,6 +42,8 @@ DAMAGED_MEMBER = (
     NotImplementedError,
     RuntimeError,
     ValueError,
+    OverflowError,
+    struct.error,
 )
 """What reading a damaged zip member raises, by its way of compression and what its own header says."""
 ENCRYPTED = 0x1
@@ -66,13 +68,8 @@ def zip_images(path: Path) -> list[str]:
 
     Raises InputError for a zip without images, and for a damaged or unsafe one.
     """
-    with _open_zip(path) as archive:
-        for member in archive.infolist():
-            _check_member(member, path)
-        _check_apart(archive, path)
-        names = list(_members(archive))
-    _check_some(names, path)
-    return names
+    with open_archive(path) as (names, _):
+        return names
 
 
 def pack(folder: Path, names: Sequence[str], target: Path) -> None:
@@ -101,17 +98,23 @@ def read_file(path: Path) -> bytes:
 
 @contextmanager
 def open_archive(path: Path) -> Iterator[tuple[list[str], Callable[[int], bytes]]]:
-    """The names of the images in a zip, sorted, and what reads the file at a position, or raises UnreadableError."""
+    """The names of the images in a zip, sorted, and what reads the file at a position, or raises UnreadableError.
+
+    Raises InputError as `zip_images` does.
+    """
     with _open_zip(path) as archive:
-        members = _members(archive)
-        names = list(members)
+        for member in archive.infolist():
+            _check_member(member, path)
+        members = sorted(
+            (member for member in archive.infolist() if _is_image(member.filename)), key=lambda member: member.filename
+        )
+        _check_apart(members, path)
+        names = [member.filename for member in members]
+        _check_some(names, path)
 
         def read(index: int) -> bytes:
-            member = members[names[index]]
-            if member.file_size > MAX_IMAGE_BYTES:
-                raise UnreadableError(f"unpacks to {member.file_size} bytes; an image may have {MAX_IMAGE_BYTES}")
             try:
-                with archive.open(member) as file:
+                with archive.open(members[index]) as file:
                     # Read at once, a member that announces little and holds much is unpacked whole before it is cut.
                     return b"".join(iter(partial(file.read, PIECE), b""))
             except DAMAGED_MEMBER as error:
@@ -204,15 +207,12 @@ def _check_member(member: zipfile.ZipInfo, path: Path) -> None:
         )
 
 
-def _check_apart(archive: zipfile.ZipFile, path: Path) -> None:
+def _check_apart(members: Sequence[zipfile.ZipInfo], path: Path) -> None:
     """Raise InputError where images share a name, or bytes: so a small zip can hold any number of large images."""
-    images = [member for member in archive.infolist() if _is_image(member.filename)]
-    images.sort(key=lambda member: member.filename)
-    for member, following in pairwise(images):
+    for member, following in pairwise(members):  # sorted by name
         if member.filename == following.filename:
             raise InputError(f"{path}: it holds {member.filename!r} more than once; the archive is not used")
-    images.sort(key=lambda member: member.header_offset)
-    for member, following in pairwise(images):
+    for member, following in pairwise(sorted(members, key=lambda member: member.header_offset)):
         if member.header_offset + LOCAL_HEADER + member.compress_size > following.header_offset:
             raise InputError(f"{path}: {member.filename!r} and {following.filename!r} overlap; the archive is not used")
 
@@ -223,11 +223,6 @@ def _leads_out(name: str) -> bool:
     # Windows' rules split at both slashes and know drives, so they find every way out.
     place = PureWindowsPath(name)
     return bool(place.anchor) or ".." in place.parts
-
-
-def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """The archive's images by name, in the order of their names."""
-    return {name: archive.getinfo(name) for name in sorted(archive.namelist()) if _is_image(name)}
 
 
 def _is_image(name: str) -> bool:

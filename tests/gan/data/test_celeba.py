@@ -2,13 +2,17 @@
 
 import hashlib
 import http.server
+import io
 import logging
 import re
+import resource
 import shutil
 import ssl
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -314,9 +318,19 @@ class Drive:
     files: dict[str, bytes] = field(default_factory=dict)
     """Contents by file id."""
     faults: list[str] = field(default_factory=list)
-    """Of the next answers: `quota`, `404`, or the bytes after which one breaks off."""
+    """Of the next answers: `quota`, `404`, `endless`, `trickle`, `no type`, or the bytes after which one breaks off."""
     requests: list[str] = field(default_factory=list)
     """Id and range of each request."""
+
+
+def write_body(file: io.BufferedIOBase, content: bytes, fault: str) -> None:
+    with suppress(OSError):  # whoever asked may well hang up
+        while fault == "endless":
+            file.write(content)
+        for byte in content if fault == "trickle" else b"":
+            file.write(bytes([byte]))
+            time.sleep(0.02)
+        file.write(content[: int(fault) if fault.isdigit() else None])
 
 
 @pytest.fixture
@@ -348,14 +362,14 @@ def drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Drive]:
             content = QUOTA.encode() if fault == "quota" else state.files[identity]
             start = int(match[1]) if (match := re.fullmatch(r"bytes=(\d+)-", wanted)) else 0
             self.send_response(206 if start else 200)
-            self.send_header("Content-Length", str(len(content) - start))
-            self.send_header("Content-Type", "text/html" if fault == "quota" else "application/octet-stream")
-            if fault != "quota":
-                self.send_header("Content-Disposition", 'attachment; filename="file"')
+            length, kind = str(len(content) - start), "text/html" if fault == "quota" else "application/octet-stream"
+            self.send_header("X-None" if fault == "endless" else "Content-Length", length)
+            self.send_header("X-None" if fault == "no type" else "Content-Type", kind)
+            self.send_header("X-None" if fault == "quota" else "Content-Disposition", 'attachment; filename="file"')
             if start:
                 self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
             self.end_headers()
-            self.wfile.write(content[start:][: int(fault) if fault.isdigit() else None])
+            write_body(self.wfile, content[start:], fault)
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""
@@ -462,6 +476,40 @@ def test_a_broken_download_goes_on_in_the_same_run_and_in_the_next(
     assert drive.requests[-1] == f"{celeba.DRIVE[ARCHIVE]} bytes={2 * PIECE}-"
     assert (raw / ARCHIVE).read_bytes() == (published / ARCHIVE).read_bytes()
     assert kept(tmp_path) == {ARCHIVE, PARTITION, ATTRIBUTES}
+
+
+@pytest.mark.usefixtures("published")
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("endless", "Google Drive sends more than the 3145728 bytes allowed"),
+        ("trickle", "less than 512 KiB came in 0.5 seconds"),
+        ("no type", "Google Drive's answer is not understood (KeyError)"),
+    ],
+)
+def test_what_drive_never_does_is_one_line_too(
+    tmp_path: Path, drive: Drive, monkeypatch: pytest.MonkeyPatch, fault: str, reason: str
+) -> None:
+    monkeypatch.setattr(celeba, "MAX_BYTES", 6 * PIECE)
+    monkeypatch.setattr(celeba, "STALLED", 0.5)
+    drive.faults.extend(["", "", fault])
+    line = refusal(None, tmp_path / "raw")
+    assert line.startswith(f"img_align_celeba.zip: {reason}; try again later")
+    assert_tells_the_way_out(line)
+    assert ARCHIVE not in kept(tmp_path)
+    assert sum(file.stat().st_size for file in (tmp_path / "downloads/celeba").iterdir()) < 7 * PIECE
+
+
+@pytest.mark.usefixtures("published")
+def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 * PIECE, limits[1]))
+    try:
+        line = refusal(None, tmp_path / "raw")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert re.match(r"img_align_celeba\.zip: \S+/downloads/celeba: File too large; try again later", line)
+    assert ARCHIVE not in kept(tmp_path)
 
 
 @pytest.mark.usefixtures("published")
