@@ -1,5 +1,6 @@
 """Images from a generator in evaluation mode, in an order that the seed fixes."""
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -33,7 +34,8 @@ def interpolate(starts: Tensor, ends: Tensor, steps: int) -> Tensor:
     Shoemake 1985; White 2016 (arXiv 1609.04468) for latents, whose length a straight line would not keep.
     """
     cosine = torch.nn.functional.cosine_similarity(starts, ends, dim=1)
-    angle = cosine.clamp(-1 + 1e-6, 1 - 1e-6).acos()[:, None, None]  # N×1×1
+    cosines = cosine.clamp(-1 + 1e-6, 1 - 1e-6).tolist()
+    angle = torch.tensor([math.acos(value) for value in cosines])[:, None, None]  # N×1×1
     t = torch.linspace(0, 1, steps)[None, :, None]  # 1×steps×1
     weights_start, weights_end = torch.sin((1 - t) * angle), torch.sin(t * angle)
     return (weights_start * starts[:, None] + weights_end * ends[:, None]) / torch.sin(angle)

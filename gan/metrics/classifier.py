@@ -142,7 +142,7 @@ def train_classifier(
     model = Classifier(Architecture(size, channels, classes))
     _initialise(model, torch.Generator().manual_seed(derive_seed(seed, "classifier", "weights")))
     model.to(device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=lr)
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
     steps = max(1, len(train.images) // batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: (1 + math.cos(math.pi * step / (steps * epochs))) / 2

@@ -102,8 +102,8 @@ def train(
     average = copy.deepcopy(generator).eval().requires_grad_(False) if params.ema_kimg else None
     loss = LOSSES[params.loss]
     betas = (params.beta1, params.beta2)
-    optimiser_g = torch.optim.Adam(generator.parameters(), lr=params.lr_g, betas=betas)
-    optimiser_d = torch.optim.Adam(discriminator.parameters(), lr=params.lr_d, betas=betas)
+    optimiser_g = torch.optim.Adam(generator.parameters(), lr=params.lr_g, betas=betas, fused=True)
+    optimiser_d = torch.optim.Adam(discriminator.parameters(), lr=params.lr_d, betas=betas, fused=True)
 
     torch.manual_seed(derive_seed(seed, "dropout"))
     stream = torch.Generator(device).manual_seed(derive_seed(seed, "train"))  # latents, labels, augmentations

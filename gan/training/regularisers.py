@@ -25,7 +25,7 @@ def gradient_penalty(
     mix = torch.rand(len(real), 1, 1, 1, generator=stream, device=real.device)
     between = torch.lerp(real.detach(), fake.detach(), mix).requires_grad_()
     # A root has no slope at zero, where a discriminator that ignores its input would make the gradient NaN.
-    norm = (_gradient_norm_square(discriminate(between), between) + 1e-12).sqrt()
+    norm = (_gradient_norm_square(discriminate(between), between) + 1e-12).rsqrt().reciprocal()
     return (norm - 1).square().mean()
 
 
