@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import takewhile
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
@@ -56,7 +56,7 @@ def open_images(folder: Path) -> Iterator[Collection]:
 
 def _classes(names: Sequence[str], origin: Path) -> tuple[Labels, list[str]] | tuple[None, None]:
     """Class of each image and the class names, in alphabetical order; or neither, where there are no sub-folders."""
-    parents = [PurePosixPath(name).parent.parts for name in names]
+    parents = [tuple(part for part in name.split("/")[:-1] if part not in ("", ".")) for name in names]
     common = _common_depth(parents)
     inner = [parts[common:] for parts in parents]
     if all(not parts for parts in inner):
