@@ -11,6 +11,7 @@ import logging
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,6 +47,7 @@ def run_stage(name: str, run: Callable[[Params], Callable[[], None] | None]) -> 
     the run has stood that check.
     """
     _end_with_parent()
+    threading.excepthook = _leave_shortages_to_the_main_thread
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         before = _read_inputs(name)
@@ -84,6 +86,13 @@ def _explain(name: str, error: Exception) -> str | None:
     if isinstance(error, OSError):
         return f"{error.filename or 'error'}: {error.strerror or error}"
     return None
+
+
+def _leave_shortages_to_the_main_thread(failed: threading.ExceptHookArgs) -> None:
+    """Those who write by a thread of their own, as TensorBoard does, raise its error again where they are called."""
+    error = failed.exc_value
+    if error is None or not (find_no_room(error) or is_no_memory(error)):
+        threading.__excepthook__(failed)
 
 
 def _check_unchanged(name: str, before: dict[str, str]) -> None:
