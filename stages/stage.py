@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,6 +56,7 @@ def run_stage(name: str, run: Callable[[Params], Callable[[], None] | None]) -> 
     stood that check.
     """
     _end_with_parent()
+    threading.excepthook = _leave_shortages_to_the_main_thread
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         before = _read_inputs(name)
@@ -96,6 +98,13 @@ def _explain(name: str, error: Exception) -> str | None:
     if isinstance(error, OSError):
         return f"{error.filename or 'error'}: {error.strerror or error}"
     return None
+
+
+def _leave_shortages_to_the_main_thread(failed: threading.ExceptHookArgs) -> None:
+    """Those who write by a thread of their own, as TensorBoard does, raise its error again where they are called."""
+    error = failed.exc_value
+    if error is None or not (find_no_room(error) or is_no_memory(error)):
+        threading.__excepthook__(failed)
 
 
 @dataclass(frozen=True)
