@@ -74,7 +74,7 @@ def _torn(home: Path) -> Iterator[Finding]:
             ["dvc", "stage", "list"], cwd=home, env=environment(), capture_output=True, text=True, check=False
         ).stderr
         refused = re.search(r"dvc\.lock' (is invalid|validation failed)", said)
-        if refused or not lock.read_text().endswith("\n"):  # the beginning of a line is not always refused
+        if refused or not lock.read_bytes().endswith(b"\n"):  # the beginning of a line is not always refused
             yield Finding(f"{lock}: half-written; remove it: dvc repro makes it again", lock.unlink)
     if busy.exists():
         try:
