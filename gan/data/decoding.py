@@ -34,6 +34,8 @@ MAX_SCANS = 1000
 MAX_SCANNED = 2**30
 """Passes over a JPEG's image, and pixels in all of them together: a pass can be of a few bytes."""
 SCAN = b"\xff\xda"
+MAX_READS = 2**21
+"""Pieces of a file that are read; of the smallest, 64 MB of it have twenty million."""
 STRIP = 2**20
 """Pixels converted at a time."""
 SHARE = 2**22
@@ -97,8 +99,20 @@ def _decoded(item: Item) -> Iterator[Image.Image]:
             yield image
 
 
+class _Pieces(io.BytesIO):
+    """A file that cannot be read in too many pieces."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads += 1
+        if self.reads > MAX_READS:
+            raise UnreadableError(f"more than {MAX_READS} pieces, which take too long")
+        return super().read(size)
+
+
 def _open(file: bytes) -> Image.Image:
-    image = Image.open(io.BytesIO(file), formats=FORMATS)
+    image = Image.open(_Pieces(file), formats=FORMATS)
     pixels = image.width * image.height
     if pixels > MAX_PIXELS:
         raise UnreadableError(f"more than the {MAX_PIXELS} pixels allowed")

@@ -259,7 +259,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     from tests.torture import hostile  # the processes that are started here import this module, and should stay small
 
-    names = given.only or [*hostile.CASES, *map(str, range(given.count))]
+    names = given.only or [
+        *map(str, range(given.count // 2)),
+        *hostile.CASES,
+        *map(str, range(given.count // 2, given.count)),
+    ]
     rows = try_all(names, given.seed, time.monotonic() + given.minutes * 60)
     print(table(rows))
     if given.only:

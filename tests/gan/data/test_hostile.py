@@ -197,6 +197,13 @@ def test_work_has_bounds_too() -> None:
     assert reason(hostile.png(8192, 8193, 8, 0)) == "more than the 67108864 pixels allowed"
 
 
+def test_a_file_has_so_many_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = hostile.png(32, 32, 8, 2, hostile.chunk(b"abCd", b"") * 1000)
+    convert_image(file, image_size=32, channels=3, crop=None)
+    monkeypatch.setattr(decoding, "MAX_READS", 1000)
+    assert reason(file) == "more than 1000 pieces, which take too long"
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGB", "RGBA", "CMYK", "I;16"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_strips_change_no_pixel(mode: str, channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
