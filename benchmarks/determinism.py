@@ -14,9 +14,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 STEPS = 50
-NETWORKS = {
+NETWORKS: dict[str, tuple[str, str, str, int, int, dict[str, Any]]] = {
     "dcgan": ("dcgan", "dcgan", "batch", 32, 1, {"r1_gamma": 1.0}),
     "vanilla": ("vanilla", "vanilla", "none", 32, 1, {}),
     "cspup": ("cspup", "plain", "spectral", 64, 3, {"augment": ["colour", "translation", "cutout"]}),

@@ -105,7 +105,7 @@ def test_the_classifier_and_samples_repeat_bit_by_bit() -> None:
     labelled = LabelledImages(GREY, np.arange(len(GREY)) % 10)
 
     def once() -> list[bytes]:
-        settings = {"epochs": 2, "batch_size": 16, "lr": 1e-3, "seed": 0, "device": gpu()}
+        settings: dict[str, Any] = {"epochs": 2, "batch_size": 16, "lr": 1e-3, "seed": 0, "device": gpu()}
         classifier = train_classifier(labelled, None, 10, **settings)
         described = [classifier.describe(batch) for batch in packed_batches(GREY, 16, gpu())]
         generator = build_generator("dcgan", 16, 16, [], "after", 32, 1)

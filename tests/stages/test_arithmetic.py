@@ -94,7 +94,7 @@ def test_an_older_c_library_leaves_it_to_the_kernel(flags: str, found: bool, mon
         def __getitem__(self, name: str) -> None:
             raise AttributeError(name)
 
-    monkeypatch.setattr(arithmetic.ctypes, "CDLL", lambda _: OldLibrary())
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: OldLibrary())
     monkeypatch.setattr(Path, "read_text", lambda _: f"processor : 0\nflags : {flags}\n")
     assert arithmetic._has_avx2() is found
 

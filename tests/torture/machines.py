@@ -181,7 +181,7 @@ def run(template: Path, folder: Path, machine: Machine, seed: int, seconds: floa
         for command in one if machine.one_process else each:
             try:
                 result = subprocess.run(
-                    [*machine.prefix, *command], cwd=project.path, env=kept | machine.environment, check=False,
+                    [*machine.prefix, *command], cwd=project.path, env=kept | dict(machine.environment), check=False,
                     capture_output=True, text=True, timeout=max(1.0, end - time.monotonic()),
                 )  # fmt: skip
             except subprocess.TimeoutExpired:
