@@ -1,3 +1,4 @@
+import ctypes
 import os
 import subprocess
 import sys
