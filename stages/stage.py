@@ -29,6 +29,8 @@ PARAMS = Path("params.yaml")
 PIPELINE = Path("dvc.yaml")
 LOCK = Path("dvc.lock")
 
+NAMED = 5
+"""Changed inputs that are named, at most."""
 LOWER = {
     "prepare": "data.image_size",
     "reference": "reference.batch_size, reference.images or data.image_size",
@@ -99,17 +101,20 @@ def _check_unchanged(name: str, before: dict[str, str]) -> None:
     after = _read_inputs(name)
     changed = sorted(key for key in {*before, *after} if before.get(key) != after.get(key))
     if changed:
-        raise InputError(f"{', '.join(changed)} changed while the stage ran; run it again")
+        more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
+        raise InputError(f"{', '.join(changed[:NAMED])}{more} changed while the stage ran; run it again")
 
 
 def _read_inputs(name: str) -> dict[str, str]:
     """The stage's inputs; none where a file cannot be read, which `load_params` tells in better words.
 
-    A code file counts as changed once it was written, even if its bytes are the old ones again, as after two switches
-    of branch: much of the code is imported only when it is needed, and may have been another's then.
+    A file counts as changed once it was written, even if its bytes are the old ones again, as after two switches of
+    branch: much of the code is imported, and many data are read, only when they are needed, and may have been others.
     """
     try:
-        return {key: f"{value} {_written(Path(key))}" for key, value in stage_inputs(name).items()}
+        inputs = {key: f"{value} {_written(Path(key))}" for key, value in stage_inputs(name).items()}
+        data = (file for dependency in _dependencies(name) if _is_data(dependency) for file in _files(dependency))
+        return inputs | {str(file): _written(file) for file in data}
     except (YAMLError, OSError, KeyError, TypeError, UnicodeDecodeError):
         return {}
 
@@ -132,10 +137,10 @@ def _check_data(name: str) -> None:
         for stage, entry in yaml.load(LOCK)["stages"].items()
         for out in entry.get("outs", [])
     }
-    for dependency in yaml.load(PIPELINE)["stages"][name].get("deps", []):
-        if dependency in made and Path(dependency).exists():
-            stage, md5 = made[dependency]
-            if data_md5(Path(dependency)) != md5:
+    for dependency in _dependencies(name):
+        if str(dependency) in made and dependency.exists():
+            stage, md5 = made[str(dependency)]
+            if data_md5(dependency) != md5:
                 raise InputError(
                     f"{dependency} is not what {stage} made, by its digest in dvc.lock: it was damaged or edited; run "
                     "make doctor CLEAN=1, which removes it, and dvc repro"
@@ -157,10 +162,7 @@ def _file_md5(path: Path) -> str:
 
 
 def stage_inputs(name: str) -> dict[str, str]:
-    """A digest of each parameter and each code file that dvc.yaml names for the stage.
-
-    Data dependencies are not read: DVC alone writes them, and holds a lock on them while the stage runs.
-    """
+    """A digest of each parameter and each code file that dvc.yaml names for the stage."""
     yaml = YAML(typ="safe", pure=True)
     stage = yaml.load(PIPELINE)["stages"][name]
     values = yaml.load(PARAMS)
@@ -170,13 +172,25 @@ def stage_inputs(name: str) -> dict[str, str]:
         for part in key.split("."):
             value = value[part]
         inputs[key] = json.dumps(value, sort_keys=True)
-    for dependency in map(Path, stage.get("deps", [])):
-        if dependency.parts[0] in ("data", "results"):
-            continue
-        files = dependency.rglob("*") if dependency.is_dir() else [dependency]
-        for file in sorted(file for file in files if file.is_file() and file.suffix != ".pyc"):
-            inputs[str(file)] = hashlib.sha256(file.read_bytes()).hexdigest()
+    code = (dependency for dependency in map(Path, stage.get("deps", [])) if not _is_data(dependency))
+    for file in (file for dependency in code for file in _files(dependency)):
+        inputs[str(file)] = hashlib.sha256(file.read_bytes()).hexdigest()
     return inputs
+
+
+def _dependencies(name: str) -> list[Path]:
+    """The files and folders that dvc.yaml names for the stage."""
+    return [Path(path) for path in YAML(typ="safe", pure=True).load(PIPELINE)["stages"][name].get("deps", [])]
+
+
+def _is_data(dependency: Path) -> bool:
+    return dependency.parts[0] in ("data", "results")
+
+
+def _files(path: Path) -> list[Path]:
+    """A file, or those below a folder, sorted."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sorted(file for file in files if file.is_file() and file.suffix != ".pyc")
 
 
 @contextmanager
