@@ -58,7 +58,7 @@ verify: $(READY)  ## reproduce what is committed in an empty clone, and compare 
 	@set -f; python -m flows.verify $$GIVEN_REVISION
 
 doctor: $(READY)  ## say what accidents have left behind; with CLEAN=1, remove it
-	@python -m flows.doctor $(if $(value CLEAN),--clean)
+	@python -m flows.doctor $(if $(filter-out 0 no,$(value CLEAN)),--clean)
 
 constraints:  ## choose the newest versions that pyproject.toml admits, and pin them all
 	rm -rf $(VENV)

@@ -16,6 +16,7 @@ from flows.experiment import ExperimentError
 LOCK = "dvc.lock"
 FILES = 50
 """How many files of one folder are compared in what they hold; the others only by their digests."""
+NOT_THERE = "the committed bytes are not in DVC's cache to compare"
 FINDINGS = 200
 """How many findings of one output are kept."""
 
@@ -104,7 +105,7 @@ def _differences(path: str, recorded: str, made: str, before: Place, after: Plac
         return []
     ours, theirs = before.digests(path, recorded), after.digests(path, made)
     if ours is None or theirs is None:
-        return [f"digest {recorded} → {made}; the committed bytes are not in DVC's cache to compare"]
+        return [f"digest {recorded} → {made}; {NOT_THERE}"]
     how = _file_differences(path, ours, theirs, before, after)
     if recorded == made and how:
         how.append(f"{LOCK} has the digest of what was reproduced, not of the committed file")
@@ -137,7 +138,7 @@ def _file_differences(
 def _of_one(path: str, recorded: str, made: str, before: Place, after: Place) -> list[str]:
     ours, theirs = before.find(path, recorded), after.find(path, made)
     if ours is None or theirs is None:
-        return [f"digest {recorded} → {made}; the committed bytes are not in DVC's cache to compare"]
+        return [f"digest {recorded} → {made}; {NOT_THERE}"]
     return file_differences(ours, theirs, path) or ["the committed bytes in DVC's cache are not those of their digest"]
 
 

@@ -178,6 +178,8 @@ def _checkpoints(home: Path, old: float) -> Iterator[Finding]:
         words = f"training in {folder} ({size:.1f} MB)"
         if _held(lock):
             yield Finding(f"{words}: runs")
+        elif (folder / "complete").exists() and days < old:
+            yield Finding(f"{words}: complete; it goes when DVC has recorded the result")
         elif days < old:
             yield Finding(f"{words}: stopped {_age(days)} ago; the same experiment goes on from there, so it stays")
         else:

@@ -1,17 +1,17 @@
 """On what kinds of machine two runs of a commit were made, as the records of their stages say."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from flows.differences import leaves
-from flows.digests import Output, Place, Stages, first, outputs, summary
+from flows.digests import NOT_THERE, Output, Place, Stages, first, outputs, summary
 
 RECORDS = "results/records"
-TELLING = (RECORDS, "results/report")
-"""The outputs that name the machine, and so differ wherever it does."""
+REPORT = "results/report"
 
 
 def machine_differences(committed: Stages, reproduced: Stages, before: Place, after: Place) -> list[str]:
@@ -40,7 +40,7 @@ def judge(found: Sequence[Output], machines: Sequence[str]) -> tuple[list[Output
     if machines:
         judged = [
             replace(output, verdict="other machine")
-            if output.verdict == "different" and _names_machine(output.path)
+            if output.verdict == "different" and _owed_to_machine(output)
             else output
             for output in found
         ]
@@ -54,8 +54,15 @@ def judge(found: Sequence[Output], machines: Sequence[str]) -> tuple[list[Output
     return judged, said
 
 
-def _names_machine(path: str) -> bool:
-    return any(PurePosixPath(path).is_relative_to(telling) for telling in TELLING)
+def _owed_to_machine(output: Output) -> bool:
+    """Whether an output differs in no more than what names the machine: records in that, the report in its page.
+
+    The page is drawn from files that are all compared themselves.
+    """
+    if output.path.startswith(f"{RECORDS}/"):
+        return all(re.match(rf"\[0\]\.(machine\.|inputs\.{RECORDS}/)", line) for line in output.how)
+    page = rf"index\.html: |[\d,]+ of [\d,]+ files \(.*\) differ$|.*{NOT_THERE}$"
+    return output.path == REPORT and all(re.match(page, line) for line in output.how)
 
 
 def _machines(stages: Stages, place: Place) -> dict[str, dict[str, Any]]:

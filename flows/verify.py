@@ -123,7 +123,7 @@ def publish(found: Sequence[Output], commit: str, said: str) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the flow as the command line says; 0 if every output is identical, else 1."""
+    """Run the flow as the command line says; 0 if every output is identical, but for what names the machine; else 1."""
     parser = argparse.ArgumentParser("python -m flows.verify", description=__doc__)
     parser.add_argument("revision", nargs="?", default="HEAD", help="the commit to reproduce (default: HEAD)")
     parser.add_argument("--devices", type=int, default=1, help="GPUs that each stage sees")

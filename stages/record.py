@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from gan.documents import read_document
 from gan.errors import InputError
@@ -48,9 +49,14 @@ def read_code(stage: str) -> dict[str, str]:
     for dependency in _dependencies(stage):
         if dependency.parts[0] not in DATA:
             files = dependency.rglob("*") if dependency.is_dir() else [dependency]
-            for file in sorted(file for file in files if file.is_file() and file.suffix != ".pyc"):
+            for file in sorted(file for file in files if file.is_file() and _is_code(file)):
                 found[str(file)] = hashlib.sha256(file.read_bytes()).hexdigest()
     return found
+
+
+def _is_code(file: Path) -> bool:
+    """Not what Python and editors leave beside it."""
+    return "__pycache__" not in file.parts and not file.name.startswith(".") and not file.name.endswith("~")
 
 
 def data_dependencies(stage: str) -> list[Path]:
@@ -69,10 +75,11 @@ def data_digest(path: Path) -> str:
 
 
 def read_data(stage: str) -> dict[str, str]:
-    """The digest of each dependency that other stages made, as dvc.lock has it.
+    """The digest of each dependency that other stages made.
 
-    Raises InputError where the bytes are not those that dvc.lock has: DVC trusts its cache, brings back what is damaged
-    there as it is, and calls the result up to date.
+    Of a file inside an output nothing is checked: the stage that reads the whole output does. Raises InputError where
+    the bytes are not those that dvc.lock has: DVC trusts its cache, brings back what is damaged there as it is, and
+    calls the result up to date.
     """
     digests, recorded = {}, recorded_digests()
     for path in data_dependencies(stage):
@@ -91,8 +98,11 @@ def recorded_digests() -> dict[str, str]:
     """The digest of each output, as dvc.lock has it; none without one."""
     if not LOCK.exists():
         return {}
-    stages = YAML(typ="safe", pure=True).load(LOCK).get("stages", {})
-    return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", []) if "md5" in out}
+    try:
+        stages = YAML(typ="safe", pure=True).load(LOCK)["stages"]
+        return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", []) if "md5" in out}
+    except (YAMLError, TypeError, KeyError, AttributeError):
+        raise InputError(f"{LOCK}: not what DVC writes; git restore it, or run make doctor CLEAN=1") from None
 
 
 def describe_machine(hardware: HardwareParams, computes: bool) -> dict[str, Any]:
@@ -100,10 +110,12 @@ def describe_machine(hardware: HardwareParams, computes: bool) -> dict[str, Any]
 
     computes: whether the stage opens a device.
     """
+    held = hardware.cpu_isa == "avx2" and platform.machine() == "x86_64"
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "device": describe_device(hardware) if computes else "cpu",
-        "instructions": "AVX2" if hardware.cpu_isa == "avx2" else f"all of {_processor()}",
+        "instructions": "AVX2" if held else f"all of {_processor()}",
+        "c_library": " ".join(platform.libc_ver()),
         "threads": hardware.threads,
         "deterministic": hardware.deterministic,
         "python": f"{sys.version_info.major}.{sys.version_info.minor}",

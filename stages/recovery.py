@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from gan.durable import sync
 from stages.record import data_digest, recorded_digests
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ def open_recovery(root: Path, inputs: Mapping[str, str]) -> Recovery:
     root.mkdir(parents=True, exist_ok=True)
     lock = _lock(_lock_of(folder))
     if not (folder / INPUTS).exists():
-        with suppress(FileNotFoundError):  # a run that is removed meanwhile is complete
+        with suppress(FileNotFoundError, ValueError):  # removed meanwhile, which is complete, or cut short
             _tell_unfinished(root, inputs)
         folder.mkdir(exist_ok=True)
         _write(folder / INPUTS, text)
@@ -68,13 +69,23 @@ def forget_recorded(root: Path) -> None:
     Made again at the user's wish, it is then made from the start. In which checkout it was made does not matter: they
     share DVC's cache, and the temporary copy of an experiment that was killed is never gone on with.
     """
-    for file in root.glob(f"*/{COMPLETE}"):
-        try:
+    markers = list(root.glob(f"*/{COMPLETE}"))
+    recorded = recorded_digests() if markers else {}
+    for file in markers:
+        with suppress(FileNotFoundError, ValueError):  # removed by another process meanwhile, or cut short
             marker = json.loads(file.read_text())
-        except FileNotFoundError:
-            continue  # another process has removed it meanwhile
-        if recorded_digests().get(marker["output"]) == marker["md5"] and not _is_locked(file.parent):
-            _remove(file.parent)
+            if recorded.get(marker["output"]) == marker["md5"]:
+                _remove_unused(file.parent)
+
+
+def _remove_unused(folder: Path) -> None:
+    with _lock_of(folder).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        _remove(folder)
+        Path(lock.name).unlink()
 
 
 def _remove(folder: Path) -> None:
@@ -94,6 +105,7 @@ def _write(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     partial = path.with_name(f"{path.name}.partial")
     partial.write_text(text)
+    sync(partial)
     partial.replace(path)
 
 

@@ -59,7 +59,8 @@ def run_stage(name: str, run: Callable[[Params], Callable[[], None] | None]) -> 
     threading.excepthook = _leave_shortages_to_the_main_thread
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        before = _read_inputs(name)
+        load_params(PARAMS)  # says in better words what is wrong with it
+        before = _began[name] = _read_inputs(name)
         params = load_params(PARAMS)
         hold_arithmetic(params.hardware)
         data = read_data(name)
@@ -122,13 +123,18 @@ class Inputs:
     """
 
 
+_began: dict[str, Inputs] = {}
+"""The inputs of the stage that this process runs, as it began."""
+
+
+def check_unchanged(name: str) -> None:
+    """Raise InputError where the inputs of the stage that runs are no longer those that it began with."""
+    _check_unchanged(name, _began[name])
+
+
 def _read_inputs(name: str) -> Inputs:
-    """The stage's inputs; none where a file cannot be read, which `load_params` tells in better words."""
-    try:
-        code = read_code(name)
-        return Inputs(read_params(name), code, _look_at([*map(Path, code), *data_dependencies(name)]))
-    except (YAMLError, OSError, KeyError, TypeError, ValueError):  # InputError among them
-        return Inputs({}, {}, {})
+    code = read_code(name)
+    return Inputs(read_params(name), code, _look_at([*map(Path, code), *data_dependencies(name)]))
 
 
 def _look_at(paths: Sequence[Path]) -> dict[str, tuple[int, int, int]]:
@@ -142,7 +148,10 @@ def _look_at(paths: Sequence[Path]) -> dict[str, tuple[int, int, int]]:
 
 
 def _check_unchanged(name: str, before: Inputs) -> None:
-    after = _read_inputs(name)
+    try:
+        after = _read_inputs(name)
+    except (YAMLError, OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{_first([str(error)])}: so an input changed while the stage ran; run it again") from None
     changed = set()
     for then, now in ((before.params, after.params), (before.code, after.code), (before.files, after.files)):
         changed |= {key for key in {*then, *now} if key not in then or key not in now or then[key] != now[key]}

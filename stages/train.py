@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from gan.params import Params
 from stages.layout import CURVES, EVENTS, PREPARED, RECOVERY, TRAINED, TRAINING_SUMMARY
-from stages.record import describe_device, read_code, read_params
+from stages.record import describe_machine, read_code, read_params
 from stages.recovery import open_recovery
-from stages.stage import new_folder, run_stage, write_file, write_metrics
+from stages.stage import check_unchanged, new_folder, run_stage, write_file, write_metrics
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,10 +37,12 @@ def train(params: Params) -> Callable[[], None] | None:
         write_metrics(TRAINING_SUMMARY, {})
         return None
 
+    import numpy as np
     import torch
 
     from gan.data.packed import read_images, read_manifest
     from gan.device import open_device
+    from gan.durable import sync
     from gan.networks.build import (
         add_spectral_norm,
         build_discriminator,
@@ -51,7 +53,6 @@ def train(params: Params) -> Callable[[], None] | None:
         scale_right_branches,
     )
     from gan.seeds import derive_seed
-    from gan.training.checkpoints import sync
     from gan.training.loop import train as train_networks
 
     device = open_device(params.hardware.device, params.hardware.threads, params.hardware.deterministic)
@@ -75,8 +76,11 @@ def train(params: Params) -> Callable[[], None] | None:
     decisive |= read_code("train") | {
         "data": manifest.splits["train"].md5,
         "torch": torch.__version__,
-        "device": describe_device(params.hardware),
+        "numpy": np.__version__,
     }
+    machine = describe_machine(params.hardware, computes=True)
+    decisive |= {key: machine[key] for key in ("system", "device", "instructions", "c_library")}
+    check_unchanged("train")  # or else a checkpoint of these parameters and this code would have another run's place
     recovery = open_recovery(RECOVERY, decisive)
 
     def save(folder: Path, generator: "nn.Module", average: "nn.Module | None") -> None:
@@ -85,7 +89,9 @@ def train(params: Params) -> Callable[[], None] | None:
         for name, network in files.items():
             if network is not None:
                 save_generator(folder / name, network, architecture)
-                sync(folder / name)  # no checkpoint may outlive a generator that was kept before it
+                sync(folder / name)
+        for place in (folder, folder.parent):
+            sync(place)  # no checkpoint may outlive a generator that was kept before it
 
     trained = train_networks(
         read_images(PREPARED, "train"),

@@ -4,7 +4,7 @@ Each is one file, `step-STEP-DIGEST.pt`, that carries the SHA-256 of its own byt
 damaged is told from a whole one before it is opened. The two newest are kept.
 """
 
-import copy
+import errno
 import hashlib
 import logging
 import os
@@ -16,6 +16,10 @@ from types import TracebackType
 from typing import IO, Any, BinaryIO, Self, cast
 
 import torch
+from torch import Tensor
+
+from gan.durable import sync
+from gan.errors import InputError
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +55,7 @@ class CheckpointWriter:
     def save(self, step: int, state: State) -> None:
         """Begin to write the state after `step`. Raises OSError where the checkpoint before could not be written."""
         self.wait()
-        self._pending = self._thread.submit(save_checkpoint, self._folder, step, copy.deepcopy(state))
+        self._pending = self._thread.submit(save_checkpoint, self._folder, step, _copy(state))
 
     def wait(self) -> None:
         """Return when the last checkpoint is safely on the disk; raises OSError where it is not."""
@@ -84,22 +88,30 @@ def load_checkpoint(folder: Path) -> State | None:
     """The newest whole state that was saved into `folder`, on the CPU; None where there is none. Runs no code.
 
     A damaged file is removed with a warning, and the one before it taken: the run then ends with the same bits, later.
+    Raises InputError for a file of that name which is whole and no checkpoint.
     """
     for path in list_checkpoints(folder):
-        name = NAME.fullmatch(path.name)
-        assert name
-        with path.open("rb") as file:
-            whole = hashlib.file_digest(file, "sha256").hexdigest() == name[2]
-        if whole:
+        if _is_whole(path):
             try:
                 state: State = torch.load(path, map_location="cpu", weights_only=True)
-            except (RuntimeError, UnpicklingError):
-                whole = False
-            else:
-                return state
+            except UnpicklingError:
+                raise InputError(f"{path}: holds what no checkpoint does, and is not read; remove it") from None
+            return state
         path.unlink()
         log.warning("%s was damaged, and is removed; going on from the one before it, or from the start", path)
     return None
+
+
+def _is_whole(path: Path) -> bool:
+    name = NAME.fullmatch(path.name)
+    assert name
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == name[2]
+    except OSError as error:
+        if error.errno != errno.EIO:  # with which a disk says that it has lost some of the file
+            raise
+        return False
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -108,13 +120,13 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return [path for _, path in sorted(found, reverse=True)]
 
 
-def sync(path: Path) -> None:
-    """Bring a file, or the names in a folder, to the disk: a loss of power then takes nothing of it."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _copy(value: Any) -> Any:  # noqa: ANN401 (any of `State`)
+    """A copy in the main memory, whichever device the tensors are on."""
+    if isinstance(value, Tensor):
+        return value.detach().cpu() if value.is_cuda else value.detach().clone()
+    if isinstance(value, dict):
+        return {key: _copy(each) for key, each in value.items()}
+    return [_copy(each) for each in value] if isinstance(value, list) else value
 
 
 class _Hashing:

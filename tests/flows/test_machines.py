@@ -46,7 +46,28 @@ def test_a_record_that_cannot_be_read_says_nothing_of_the_machine(content: str, 
 
 def outputs(**verdicts: str) -> list[Output]:
     paths = {"model": "data/train", "record": "results/records/train.json", "page": "results/report"}
-    return [Output(paths[name], verdict) for name, verdict in verdicts.items()]  # type: ignore[arg-type]
+    how = {
+        "model": ["1 of 9 tensors differ"],
+        "record": ["[0].machine.device: cpu → NVIDIA H100", "[0].inputs.results/records/fetch.json: 1 → 2"],
+        "page": ["1 of 6 files (17%) differ", "index.html: 3 bytes"],
+    }
+    return [
+        Output(paths[name], verdict, how[name] if verdict == "different" else [])  # type: ignore[arg-type]
+        for name, verdict in verdicts.items()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("results/records/train.json", "[0].params.train.lr_d: 1 → 2"),
+        ("results/report", "curves.svg: 7 bytes"),
+        ("results/scores.json", "index.html: 3 bytes"),
+    ],
+)
+def test_another_machine_excuses_nothing_but_what_names_it(path: str, line: str) -> None:
+    judged, _ = judge([Output(path, "different", [line])], OTHER)
+    assert judged[0].verdict == "different"
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ def test_a_damaged_cache_entry_brings_no_wrong_result(project: Project) -> None:
     # DVC brings it back as it is, and calls it up to date; so no stage may take its word.
     assert project.repro() == []
     said = one_line(run_stage(project, "evaluate"), "evaluate")
-    assert said.startswith("data/samples is not what sample made, by its digest in dvc.lock")
+    assert said.startswith("data/samples: not what dvc.lock has")
     assert "make doctor CLEAN=1" in said
     assert project.contents("results") == before
 
@@ -86,7 +86,7 @@ def test_every_stage_refuses_data_that_are_not_what_dvc_lock_has(project: Projec
     for name, file in reads.items():
         damage(project.path / file, "flip")
         said = one_line(run_stage(project, name), name)
-        assert said.split(" is not what ")[0] in file
+        assert said.split(": not what ")[0] in file
         (project.path / file).write_bytes(before[file])
         assert project.contents("data", "results") == before
 

@@ -1,12 +1,13 @@
 import errno
 import hashlib
-import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from gan.errors import InputError
 from gan.training.checkpoints import CheckpointWriter, list_checkpoints, load_checkpoint, save_checkpoint
 
 
@@ -111,14 +112,43 @@ def test_a_checkpoint_holds_the_moment_at_which_it_was_taken(tmp_path: Path) -> 
     assert state["curves"] == [{"loss": 1.0}]
 
 
-def test_loading_runs_no_code(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_checkpoint_that_the_disk_cannot_read_is_a_damaged_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (1, 2):
+        save_checkpoint(tmp_path, step, {"step": step})
+    newest = list_checkpoints(tmp_path)[0]
+    opened = Path.open
+
+    def bad_disk(path: Path, *arguments: Any, **named: Any) -> Any:
+        if path == newest:
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return opened(path, *arguments, **named)
+
+    monkeypatch.setattr(Path, "open", bad_disk)
+    assert load_checkpoint(tmp_path) == {"step": 1}
+
+
+def test_a_shortage_of_memory_costs_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_checkpoint(tmp_path, 1, {"step": 1})
+
+    def short(*_: Any, **__: Any) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(torch, "load", short)
+        with pytest.raises(RuntimeError, match="allocate"):
+            load_checkpoint(tmp_path)
+    assert load_checkpoint(tmp_path) == {"step": 1}
+
+
+def test_loading_runs_no_code(tmp_path: Path) -> None:
     class Hostile:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return os.mkdir, (str(tmp_path / "owned"),)
 
     torch.save({"step": Hostile()}, tmp_path / "hostile")
     write_named(tmp_path, 1, (tmp_path / "hostile").read_bytes())
-    with caplog.at_level(logging.WARNING):
-        assert load_checkpoint(tmp_path) is None
-    assert "was damaged" in caplog.text
+    with pytest.raises(InputError, match="holds what no checkpoint does"):
+        load_checkpoint(tmp_path)
     assert not (tmp_path / "owned").exists()
