@@ -1,8 +1,8 @@
 """What recovery checkpoints cost in training time: `python -m benchmarks.checkpoints`.
 
-The real training loop, at the size of an experiment, with a checkpoint after each step and with none, round after
-round; the difference, over the steps, is what one checkpoint costs, of which one is written each
-`train.checkpoint_seconds`.
+The real training loop, at the size of an experiment, with one checkpoint on the way and with none, round after round.
+The difference is what a checkpoint costs, of which one is written each `train.checkpoint_seconds`: the copy in memory,
+and what the thread that writes it takes from the steps meanwhile.
 """
 
 import argparse
@@ -73,9 +73,11 @@ def main() -> None:
     """Print a row an experiment."""
     parser = argparse.ArgumentParser("python -m benchmarks.checkpoints", description=__doc__)
     parser.add_argument("experiments", nargs="*", default=EXPERIMENTS, help="of experiments.yaml")
-    parser.add_argument("--steps", type=int, default=4, help="of each round (default: 4)")
+    parser.add_argument("--steps", type=int, default=6, help="of each round, an even number (default: 6)")
     parser.add_argument("--rounds", type=int, default=5, help="with checkpoints and without (default: 5)")
     options = parser.parse_args()
+    if options.steps < 2 or options.steps % 2:
+        parser.error("--steps: give an even number")
     logging.disable()
     processor = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
     print(
@@ -93,8 +95,8 @@ def main() -> None:
         costs, steps = [], []
         for _ in range(options.rounds):
             without, size = seconds_of_training(params, images, options.steps, 0)
-            with_them, _ = seconds_of_training(params, images, options.steps, 1)
-            costs.append((with_them - without) / (options.steps - 1))  # the last step has one in both
+            with_one, _ = seconds_of_training(params, images, options.steps, options.steps // 2)
+            costs.append(with_one - without)  # the last step has one in both
             steps.append(without / options.steps)
         cost, interval = statistics.median(costs), params.train.checkpoint_seconds
         print(

@@ -13,12 +13,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gan.documents import LONGEST, LONGEST_SHOWN, printable, read_document, shown
-from gan.errors import InputError
+from gan.documents import LONGEST, LONGEST_SHOWN, read_document, shown
+from gan.errors import InputError, one_line
 
 EXPERIMENTS = Path("experiments.yaml")
 PARAMS = Path("params.yaml")
-NAME = re.compile(r"[A-Za-z0-9][\w.-]{,119}", re.ASCII)
+NAME = re.compile(r"[A-Za-z0-9]([\w.-]{,118}[\w-])?", re.ASCII)
+"""A name that git takes for a reference, too; but for `..` in it, and `.lock` at its end."""
 PLAIN_WORD = re.compile(r"(?!(?:null|true|false|nan|inf)$)[a-z][\w./-]*", re.IGNORECASE)
 """Text that DVC's override grammar takes for itself without quotes."""
 MOST_ITEMS = 100
@@ -38,7 +39,7 @@ def read_experiments(path: Path) -> dict[str, dict[str, Any]]:
     if not isinstance(document, Mapping) or not document:
         raise ExperimentError(f"{path}: must map names to experiments")
     for name, experiment in document.items():
-        if not isinstance(name, str) or not NAME.fullmatch(name):
+        if not isinstance(name, str) or not is_name(name):
             raise ExperimentError(f"{path}: {shown(name)} cannot name an experiment: use letters, digits, and . _ -")
         if (
             not isinstance(experiment, Mapping)
@@ -54,13 +55,18 @@ def read_experiments(path: Path) -> dict[str, dict[str, Any]]:
     return dict(document)
 
 
+def is_name(name: str) -> bool:
+    """Whether an experiment may have this name."""
+    return bool(NAME.fullmatch(name)) and ".." not in name and not name.endswith(".lock")
+
+
 def check_values(values: Mapping[Any, Any]) -> None:
     """Raise ExperimentError for a value that none of the parameters can have, whatever its name."""
     for name, value in values.items():
         each = value if isinstance(value, list) else [value]
         if len(each) > MOST_ITEMS or not all(map(_is_plain, each)):
             raise ExperimentError(
-                f"{printable(str(name), LONGEST_SHOWN)}: {shown(value)} is no value of a parameter, which is a number, "
+                f"{one_line(str(name), LONGEST_SHOWN)}: {shown(value)} is no value of a parameter, which is a number, "
                 "a text, true, false, null, or a list of these"
             )
 
@@ -126,7 +132,7 @@ def check_keys(names: Iterable[str], keys: Sequence[str]) -> None:
         if name not in keys:
             close = difflib.get_close_matches(name, keys, 1)
             raise ExperimentError(
-                f"{PARAMS} has no {printable(str(name), LONGEST_SHOWN)}"
+                f"{PARAMS} has no {one_line(str(name), LONGEST_SHOWN)}"
                 + (f"; did you mean {close[0]}?" if close else "")
             )
 

@@ -25,8 +25,8 @@ from flows.experiment import (
     settings_of,
 )
 from flows.processes import end_when_interrupted
-from gan.documents import parse_document, printable, shown
-from gan.errors import InputError
+from gan.documents import parse_document, shown
+from gan.errors import InputError, one_line
 
 LONGEST_WORD = 1000
 LONGEST_REFUSAL = 2000
@@ -155,7 +155,7 @@ def run_flow(flow: Flow[..., State[Any]], read_parameters: Callable[[], Mapping[
         cause = error.__context__
         assert isinstance(cause, ValidationError)
         said = [f"{fault['loc'][0]}: {fault['msg'].removeprefix('Value error, ')}" for fault in cause.errors()]
-        print(f"{flow.name}: {printable('; '.join(said), LONGEST_REFUSAL)}", file=sys.stderr)
+        print(f"{flow.name}: {one_line('; '.join(said), LONGEST_REFUSAL)}", file=sys.stderr)
         return 1
     finally:
         prefects_log.disabled = False

@@ -47,6 +47,7 @@ from flows.experiment import (
     PARAMS,
     ExperimentError,
     check_overrides,
+    is_name,
     read_experiments,
     read_keys,
     settings_of,
@@ -55,7 +56,7 @@ from flows.parameters import Devices, ExperimentName, Parallel, Remote, Revision
 from flows.pipeline import STOPPED_EARLY, StopEarly
 from flows.processes import CommandError, adapt_to_worker, run
 from flows.slots import count_slots
-from flows.workspace import NAME, find_commit, find_home
+from flows.workspace import find_commit, find_home
 from gan.documents import parse_document, shown
 from gan.errors import InputError
 
@@ -232,7 +233,7 @@ def open_study(home: Path, name: str, definition: Definition) -> Iterator[optuna
 
     Raises ExperimentError where another process has it, or it is that of another sweep.
     """
-    if not NAME.fullmatch(name):
+    if not is_name(name):
         raise ExperimentError(f"{name!r} cannot name a sweep: use letters, digits, and . _ - between them")
     path = home / SWEEPS / f"{name}.journal"
     path.parent.mkdir(parents=True, exist_ok=True)

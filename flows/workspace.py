@@ -8,7 +8,6 @@ the next workspace.
 import configparser
 import fcntl
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,14 +16,14 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from flows.experiment import PARAMS, ExperimentError, check_keys, read_keys, read_params
+from flows.experiment import PARAMS, ExperimentError, check_keys, is_name, read_keys, read_params
 from flows.processes import CommandError, environment, run
-from gan.documents import printable, shown
+from gan.documents import shown
+from gan.errors import one_line
 
 WORKSPACES = Path(".atelier/workspaces")
 GIVEN = (("data", "path"), ("evaluate", "samples"), ("evaluate", "weights"), ("sample", "generator"))
 """The parameters that name the user's own files, relative to the repository or not."""
-NAME = re.compile(r"[A-Za-z0-9]([\w.-]{,118}[\w-])?")
 
 
 class Workspace:
@@ -88,7 +87,7 @@ class Workspace:
 
     def check_name(self, name: str) -> None:
         """Raise ExperimentError where `name` cannot name this experiment, as when another one has it."""
-        if not NAME.fullmatch(name) or ".." in name or name.endswith(".lock"):
+        if not is_name(name):
             raise ExperimentError(
                 f"{shown(name)} cannot name an experiment: give it a name of at most 120 letters, digits, and . _ - "
                 "between"
@@ -185,9 +184,9 @@ def find_experiment(home: Path, name: str, baseline: str | None = None) -> tuple
         return found[wanted], wanted
     if baseline is None and found:
         raise ExperimentError(
-            f"experiments named {printable(name)} hang under several commits: {', '.join(sorted(found))}"
+            f"experiments named {one_line(name)} hang under several commits: {', '.join(sorted(found))}"
         )
-    raise ExperimentError(f"no experiment is named {printable(name)}; `dvc exp list --all-commits` lists them")
+    raise ExperimentError(f"no experiment is named {one_line(name)}; `dvc exp list --all-commits` lists them")
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from ruamel.yaml.error import MarkedYAMLError, StreamMark, YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, Event, ScalarEvent
 from ruamel.yaml.nodes import Node
 
-from gan.errors import InputError
+from gan.errors import InputError, one_line
 
 MOST_BYTES = 500_000
 MOST_VALUES = 20_000
@@ -45,14 +45,8 @@ _brief = _Brief()
 
 def shown(value: object) -> str:
     """A value as a message may show it: its `repr`, printable and short, whatever it is."""
-    text = printable(_brief.repr(value))
+    text = one_line(_brief.repr(value), LONGEST_LINE)
     return text if len(text) <= LONGEST_SHOWN + 2 else f"{text[: LONGEST_SHOWN - 1]}…"
-
-
-def printable(text: str, longest: int = LONGEST_LINE) -> str:
-    """The text on one line, with what has no glyph escaped, as a terminal's commands, and cut after `longest`."""
-    text = text if len(text) <= longest else f"{text[: longest - 1]}…"
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def read_document(path: Path) -> Any:  # noqa: ANN401 (YAML)
@@ -91,9 +85,10 @@ def parse_document(text: str, origin: str) -> Any:  # noqa: ANN401 (YAML)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         said = " ".join(f"{error.context or ''} {error.problem or ''}".split())
-        raise InputError(printable(f"{origin}: not valid YAML: {_line(mark)}{said}")) from None
+        raise InputError(one_line(f"{origin}: not valid YAML: {_line(mark)}{said}", LONGEST_LINE)) from None
     except YAMLError as error:
-        raise InputError(printable(f"{origin}: not valid YAML: {' '.join(str(error).split())}")) from None
+        said = " ".join(str(error).split())
+        raise InputError(one_line(f"{origin}: not valid YAML: {said}", LONGEST_LINE)) from None
 
 
 class _Constructor(SafeConstructor):

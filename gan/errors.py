@@ -3,7 +3,6 @@
 import errno
 import os
 from collections.abc import Iterator
-from concurrent.futures.process import BrokenProcessPool
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """A disk, a user's share of it, or the size of a file that `ulimit -f` allows, is used up."""
@@ -62,10 +61,9 @@ def find_no_room(error: BaseException) -> str | None:
 
 
 def is_no_memory(error: BaseException) -> bool:
-    """Whether the error, or one that led to it, says that memory ran out, or that a worker was killed, as for that."""
+    """Whether the error, or one that led to it, says that memory ran out."""
     return any(
-        isinstance(each, MemoryError | BrokenProcessPool) or any(words in str(each) for words in NO_MEMORY)
-        for each in _chain(error)
+        isinstance(each, MemoryError) or any(words in str(each) for words in NO_MEMORY) for each in _chain(error)
     )
 
 

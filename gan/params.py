@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from gan.documents import LONGEST, LONGEST_SHOWN, printable, read_document, shown
-from gan.errors import InputError
+from gan.documents import LONGEST, LONGEST_LINE, LONGEST_SHOWN, read_document, shown
+from gan.errors import InputError, one_line
 
 IMAGE_SIZES = (32, 64, 128, 256)
 CSPUP_NETWORKS = ("cspup", "plain", "avgpool")
@@ -24,14 +24,14 @@ UNKNOWN = ("extra_forbidden", "invalid_key")
 # Upper bounds lie far above whatever was found useful, and below what overflows, fills the memory, or never ends.
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
-Images = Annotated[int, Field(le=10_000_000)]
+ImageCount = Annotated[int, Field(le=10_000_000)]
 """Whole sets of images or of their features, which are held in memory."""
-Batch = Annotated[int, Field(le=65_536)]
+BatchSize = Annotated[int, Field(le=65_536)]
 """Images that a network sees at once."""
 Epochs = Annotated[int, Field(ge=1, le=1_000_000)]
 Rate = Annotated[float, Field(ge=1e-10, le=1)]
 """At smaller learning rates than these the weights, of 24 bits, stay as they are."""
-Moment = Annotated[float, Field(ge=0, le=0.999999)]
+AdamDecay = Annotated[float, Field(ge=0, le=0.999999)]
 """A decay of Adam's: nearer to 1, the correction of its bias is lost in rounding."""
 Width = Annotated[int, Field(ge=1, le=4096)]
 Weight = Annotated[float, Field(ge=0, le=1_000_000)]
@@ -44,10 +44,10 @@ Augmentation = Literal["colour", "translation", "cutout"]
 Decay = Literal["none", "linear", "cosine"]
 
 
-def _no_truth(value: object) -> object:
+def _refuse_bool(value: object) -> object:
     """Pydantic takes true for the 1 of a Literal, which Python says it equals."""
     if isinstance(value, bool):
-        raise PydanticCustomError("no_truth", "Input should be a number")
+        raise PydanticCustomError("bool", "Input should be a number")
     return value
 
 
@@ -74,7 +74,7 @@ class DataParams(Section):
     """Side in pixels of the centre crop taken before resizing; null: the largest centred square."""
     image_size: int
     """Side of the prepared images, in pixels."""
-    channels: Annotated[Literal[1, 3], BeforeValidator(_no_truth)]
+    channels: Annotated[Literal[1, 3], BeforeValidator(_refuse_bool)]
     """1: grey; 3: colour."""
     validation_fraction: Fraction
     """Share of the images set aside to watch the reference classifier, where the source has no official such split."""
@@ -120,7 +120,7 @@ class NetworkParams(Section):
     init_std: Annotated[float, Field(ge=1e-6, le=10)]
     """Standard deviation of the initial weights under `init: normal`."""
     bn_mean: Annotated[float, Field(ge=-100, le=100)]
-    """Batch-norm scales start from N(bn_mean, 0.02²)."""
+    """BatchSize-norm scales start from N(bn_mean, 0.02²)."""
 
 
 class GeneratorParams(NetworkParams):
@@ -160,7 +160,7 @@ class TrainParams(Section):
 
     epochs: Epochs
     """Passes over the training split."""
-    batch_size: Annotated[Batch, Field(ge=2)]
+    batch_size: Annotated[BatchSize, Field(ge=2)]
     """Images in a step, real and generated alike."""
     loss: Literal["non-saturating", "minimax", "least-squares", "hinge", "wasserstein", "relativistic"]
     """What the two networks play for; wasserstein needs one of the penalties, or spectral norm."""
@@ -175,9 +175,9 @@ class TrainParams(Section):
     """The discriminator's rate over the run, likewise."""
     lr_end: Annotated[float, Field(ge=0, le=1)]
     """Share of its rate that a falling one has left at the end."""
-    beta1: Moment
+    beta1: AdamDecay
     """Adam's decay of the first moment, both networks."""
-    beta2: Moment
+    beta2: AdamDecay
     """Adam's decay of the second moment, both networks."""
     real_label: Annotated[float, Field(gt=0, le=2)] | Annotated[list[float], Field(min_length=2, max_length=2)]
     """The discriminator's target for real images (one-sided label smoothing): a number, or `[low, high]` to draw it
@@ -231,10 +231,10 @@ class TrainParams(Section):
 class ReferenceParams(Section):
     """The real images' side of the scores: the classifier, where one is trained, and their statistics."""
 
-    images: Annotated[Images, Field(ge=6)]
+    images: Annotated[ImageCount, Field(ge=6)]
     """Real images of a split, at most, whose features are described; precision and recall look at 5 neighbours."""
     epochs: Epochs
-    batch_size: Annotated[Batch, Field(ge=2)]
+    batch_size: Annotated[BatchSize, Field(ge=2)]
     lr: Rate
     """Adam's learning rate at the start; it falls to zero along a half cosine."""
 
@@ -242,9 +242,9 @@ class ReferenceParams(Section):
 class SampleParams(Section):
     """Which images are generated to be scored."""
 
-    count: Annotated[Images, Field(ge=64)]
+    count: Annotated[ImageCount, Field(ge=64)]
     """Images to generate."""
-    batch_size: Annotated[Batch, Field(ge=1)]
+    batch_size: Annotated[BatchSize, Field(ge=1)]
     """Images generated at a time."""
     ema: bool
     """true: from the generator's moving average; false: from its last weights."""
@@ -268,7 +268,7 @@ class EvaluateParams(Section):
     """The real images the samples are compared with."""
     splits: Count
     """Parts the samples are cut into for the Inception Score's spread."""
-    trajectory: Annotated[Images, Field(ge=0)]
+    trajectory: Annotated[ImageCount, Field(ge=0)]
     """Samples of each kept generator whose Fréchet distance shows the course of training; 0: none."""
 
     @model_validator(mode="after")
@@ -397,7 +397,7 @@ def check_params(document: Mapping[Any, Any], origin: str = "params") -> Params:
         # A misspelt key is both unknown and missing; the unknown one shows what was meant.
         details = sorted(error.errors(include_url=False), key=lambda detail: detail["type"] not in UNKNOWN)
         more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-        raise InputError(f"{origin}: {printable(_describe(details[0]))}{more}") from None
+        raise InputError(f"{origin}: {one_line(_describe(details[0]), LONGEST_LINE)}{more}") from None
 
 
 def _contradiction(key: str, message: str) -> PydanticCustomError:
@@ -407,7 +407,7 @@ def _contradiction(key: str, message: str) -> PydanticCustomError:
 def _describe(detail: ErrorDetails) -> str:
     context = detail.get("ctx", {})
     unknown = detail["type"] in UNKNOWN
-    names = [printable(str(part), LONGEST_SHOWN) for part in detail["loc"] if unknown or not _is_union_label(part)]
+    names = [one_line(str(part), LONGEST_SHOWN) for part in detail["loc"] if unknown or not _is_union_label(part)]
     if detail["type"] == "contradiction":
         return f"{'.'.join([*names, context['key']])}: {_one_line(detail['msg'])}"
     key = ".".join(names)

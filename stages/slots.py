@@ -26,8 +26,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from gan.documents import printable
-from gan.errors import InputError
+from gan.errors import InputError, one_line
 
 log = logging.getLogger(__name__)
 
@@ -224,7 +223,7 @@ def _describe(holder: Note) -> str:
     if holder.get("pid") is None:
         return "a process that left no name"
     said = f"process {holder.get('pid')} ({holder.get('stage')} in {holder.get('folder')})"
-    return printable(said)  # anybody may write there
+    return one_line(said)  # anybody may write there
 
 
 @contextmanager

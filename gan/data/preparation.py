@@ -227,7 +227,7 @@ def _result(block: Future[list[Outcome]]) -> list[Outcome]:
     except BrokenProcessPool:
         raise InputError(
             "a process that decodes images was ended from outside, as when memory is full, or by a file that its "
-            "decoder does not survive; make room and run it again"
+            "decoder does not survive; lower data.image_size, or end what else takes memory, and run it again"
         ) from None
 
 
