@@ -164,14 +164,19 @@ def test_a_killed_dvc_leaves_no_training_behind(project: Project) -> None:
 def test_bad_input_is_one_line_and_costs_no_earlier_result(
     change: dict[str, object], message: str, project: Project
 ) -> None:
-    before = project.contents("data", "results")
+    def results() -> dict[str, bytes]:
+        kept = project.contents("data", "results")
+        del kept["results/records/check.json"]  # of parameters that are valid in themselves
+        return kept
+
+    before = results()
     project.set(change)
     output = project.run("dvc", "repro", ok=False)
     lines = [line for line in output.splitlines() if line.startswith(("check: ", "fetch: "))]
     assert len(lines) == 1
     assert message in lines[0]
     assert "Traceback" not in output
-    assert project.contents("data", "results") == before
+    assert results() == before
 
 
 def test_inputs_that_change_while_a_stage_runs_fail_it(project: Project) -> None:
