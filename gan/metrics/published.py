@@ -1,6 +1,7 @@
 """What the networks with published weights share: reading those, and what torchvision does to images before them."""
 
 import mmap
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -28,7 +29,9 @@ def read_state_dict(path: Path, takes: str) -> dict[str, Tensor]:
     """
     try:
         _check_container(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch wonders about a pickle before it refuses it
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         reason = f"cannot be read ({error.strerror or error})"
         raise InputError(f"evaluate.weights: {path} {reason}; it takes {takes}") from error

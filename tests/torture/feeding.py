@@ -50,8 +50,10 @@ class Outcome:
     """Most memory that this process held meanwhile, in bytes."""
 
 
-def serve(pipe: Connection, box: Path) -> None:
+def serve(pipe: Connection, box: Path, *, with_torch: bool) -> None:
     """Feed the cases that come through the pipe, by name and kind, and answer with their outcomes, until it closes."""
+    if with_torch:
+        warm_up()
     said = box.with_suffix(".stderr")
     os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
     os.chdir(box)
@@ -66,6 +68,23 @@ def serve(pipe: Connection, box: Path) -> None:
             if said.stat().st_size > length:
                 outcome.faults.append(f"on stderr: {said.read_bytes()[length:][:500]!r}")
             pipe.send(outcome)
+
+
+def warm_up() -> None:
+    """Let torch do what it does when it is first used, such as asking where the system's libraries are."""
+    import torch
+
+    from gan.metrics import inception_v3, squeezenet
+    from gan.networks.build import build_generator
+
+    torch.set_num_threads(1)
+    build_generator("dcgan", 1, 1, [], "plain", 32, 1).load_state_dict(
+        build_generator("dcgan", 1, 1, [], "plain", 32, 1).state_dict()
+    )
+    with torch.device("meta"):
+        build_generator("dcgan", 1, 1, [], "plain", 32, 1)
+    squeezenet._empty_network()
+    inception_v3._empty_network("fid")
 
 
 def feed(name: str, kind: str, box: Path) -> Outcome:

@@ -111,7 +111,8 @@ def label_of(name: str) -> str:
 class Reader:
     """A process that reads, started anew whenever it has ended."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, with_torch: bool = False) -> None:
+        self._with_torch = with_torch
         self._box = folder / "box"
         self._box.mkdir(parents=True)
         self._process: psutil.Process | None = None
@@ -161,7 +162,7 @@ class Reader:
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._child = context.Process(target=serve, args=(theirs, self._box))
+        self._child = context.Process(target=serve, args=(theirs, self._box), kwargs={"with_torch": self._with_torch})
         self._child.start()
         theirs.close()
         self._process = psutil.Process(self._child.pid)
@@ -198,7 +199,7 @@ def try_all(names: Iterable[str], seed: int, end: float) -> dict[str, Row]:
     rows: dict[str, Row] = defaultdict(Row)
     with tempfile.TemporaryDirectory(prefix="mutations-") as folder:
         # With torch in memory there would be less room to notice what the others take.
-        light, heavy = Reader(Path(folder) / "light"), Reader(Path(folder) / "heavy")
+        light, heavy = Reader(Path(folder) / "light"), Reader(Path(folder) / "heavy", with_torch=True)
         try:
             for number, name in enumerate(names):
                 if time.monotonic() > end:
