@@ -220,7 +220,7 @@ def try_all(names: Iterable[str], seed: int, end: float) -> dict[str, Row]:
                     row.failures.append(outcome)
                     print(f"FAILED, case {name} of seed {seed}: {'; '.join(outcome.faults)}", flush=True)
                     print(f"  repeat: python -m tests.torture.mutations --seed {seed} --only {name!r}", flush=True)
-                if (number + 1) % (1000 if name.isdigit() else 50) == 0:
+                if (number + 1) % (100 if name.isdigit() else 25) == 0:
                     print(f"{number + 1} cases", flush=True)
         finally:
             light.end()
