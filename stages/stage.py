@@ -128,8 +128,9 @@ _began: dict[str, Inputs] = {}
 
 
 def check_unchanged(name: str) -> None:
-    """Raise InputError where the inputs of the stage that runs are no longer those that it began with."""
-    _check_unchanged(name, _began[name])
+    """Raise InputError where the inputs of the stage that `run_stage` runs are no longer those that it began with."""
+    if name in _began:
+        _check_unchanged(name, _began[name])
 
 
 def _read_inputs(name: str) -> Inputs:
