@@ -54,17 +54,25 @@ SHARED: dict[str, object] = {"train.epochs": 1, "hardware.threads": 2}
 
 IN_ONE_PROCESS = f"""
 import importlib
+import json
 from pathlib import Path
 from gan.errors import InputError
 from gan.params import load_params
 from stages.arithmetic import hold_arithmetic
+from stages.layout import RECORDS
+from stages.record import describe_machine, make_record, read_code, read_data, read_params
+from stages.slots import COMPUTING
 params = load_params(Path("params.yaml"))
 try:
     hold_arithmetic(params.hardware)
 except InputError as error:
     raise SystemExit(f"refused: {{error}}")
+RECORDS.mkdir(parents=True)
 for stage in {STAGES}:
     done = getattr(importlib.import_module("stages." + stage), stage)(params)
+    machine = describe_machine(params.hardware, stage in COMPUTING)
+    record = make_record(stage, machine, read_data(stage), read_params(stage), read_code(stage))
+    (RECORDS / f"{{stage}}.json").write_text(json.dumps([record], indent=2) + "\\n")
     if done is not None:
         done()
 """
