@@ -55,6 +55,9 @@ def run_stage(name: str, run: Callable[[Params], Callable[[], None] | None]) -> 
     with some that did not make its outputs; such a run fails at its end. What `run` returns is called once the run has
     stood that check.
     """
+    if sys.getfilesystemencoding() != "utf-8":
+        # In an 8-bit locale, TensorBoard takes names for UTF-8 all the same, and texts would be written in its letters.
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606 - itself
     _end_with_parent()
     threading.excepthook = _leave_shortages_to_the_main_thread
     logging.basicConfig(level=logging.INFO, format="%(message)s")

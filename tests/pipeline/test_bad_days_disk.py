@@ -47,7 +47,7 @@ def test_a_full_disk_of_events_or_checkpoints_stops_the_training_which_then_ends
 ) -> None:
     project.set({"train.epochs": 6, "train.checkpoint_steps": 7, "train.log_every": 1})
     with small_disk(project.path / folder, "8m"):
-        for kilobytes in (0, 100):
+        for kilobytes in (0, 8):
             with room(project.path / folder, kilobytes):
                 output = project.run("dvc", "repro", "train", ok=False)
             assert f"train: {FULL}" in output
