@@ -5,15 +5,22 @@ import torch
 from gan.errors import InputError
 
 
-def open_device(name: str, threads: int, deterministic: bool) -> torch.device:
-    """Set this process's threads and algorithms, and return the device.
+def open_device(name: str, threads: int, deterministic: bool, *, tf32: bool = False, number: int = 0) -> torch.device:
+    """Set this process's threads and algorithms, and return the device: of several GPUs that with `number`.
 
-    `name` is `auto` (a GPU where there is one), `cpu` or `cuda`. Raises InputError for `cuda` without a GPU.
+    `name` is `auto` (a GPU where there is one), `cpu` or `cuda`; `tf32` lets its products have factors of 10 bits.
+    Raises InputError for `cuda` or `tf32` without a GPU.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("hardware.device: cuda, but PyTorch finds no GPU here; use auto or cpu")
+    if tf32 and (name == "cpu" or not torch.cuda.is_available()):
+        raise InputError("hardware.precision: tf32, which is of GPUs, and this runs on a CPU; use float32 or bfloat16")
     torch.set_num_threads(threads)
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.deterministic = deterministic
     torch.backends.cudnn.benchmark = not deterministic
-    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    torch.cuda.set_device(number)
+    return torch.device("cuda", number)

@@ -212,6 +212,9 @@ class TrainParams(Section):
     """Steps between grids of the 16 fixed latents in TensorBoard."""
     keep: Annotated[int, Field(ge=0, le=1000)]
     """Generators kept on the way, evenly spaced, the last one included."""
+    sync_batch_norm: bool
+    """With several devices: whether batch norm goes by the statistics of the whole batch, as it does on one device, or
+    by those of each device's own part."""
     checkpoint_seconds: Annotated[float, Field(ge=0, le=1_000_000_000)]
     """Seconds between recovery checkpoints; 0: none by the clock. Does not change the result."""
     checkpoint_steps: Annotated[int, Field(ge=0, le=1_000_000_000)]
@@ -283,11 +286,19 @@ class HardwareParams(Section):
 
     device: Literal["auto", "cpu", "cuda"]
     """`auto`: a GPU where there is one."""
+    devices: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)]
+    """GPUs of a stage: training has a process for each, and the batch is shared among them; `auto`: all that are
+    visible. On CPUs, the processes of a training; `auto`: one. Results depend on the number in the last bits."""
     threads: Annotated[int, Field(ge=1, le=256)]
-    """CPU threads of a stage; results may depend on it in the last bits."""
+    """CPU threads of a stage, or of each process of a training; results may depend on it in the last bits."""
     cpu_isa: Literal["avx2", "native"]
     """`avx2`: hold the math libraries to AVX2 kernels, the same on every x86-64 machine that has it; `native`: the
     newest instructions of this machine, faster and with other last bits."""
+    precision: Literal["float32", "tf32", "bfloat16"]
+    """Of the networks' products in training: `float32`; `tf32`: on GPUs, with factors of 10 bits; `bfloat16`: of 8.
+    Weights, sums and losses are float32 in each."""
+    compile: bool
+    """true: torch.compile makes kernels for the networks in training, which takes a minute at its start."""
     deterministic: bool
     """true: only algorithms that give the same bits each time."""
 

@@ -18,6 +18,7 @@ from ruamel.yaml.error import YAMLError
 from gan.documents import read_document
 from gan.errors import InputError
 from gan.params import HardwareParams
+from stages.hosts import count_devices
 from stages.layout import RECORDS
 
 PARAMS = Path("params.yaml")
@@ -116,6 +117,7 @@ def describe_machine(hardware: HardwareParams, computes: bool) -> dict[str, Any]
         "device": describe_device(hardware) if computes else "cpu",
         "instructions": "AVX2" if held else f"all of {_processor()}",
         "c_library": " ".join(platform.libc_ver()),
+        "devices": count_devices(hardware) if computes else 1,
         "threads": hardware.threads,
         "deterministic": hardware.deterministic,
         "python": f"{sys.version_info.major}.{sys.version_info.minor}",

@@ -58,14 +58,6 @@ def _leave_to_parent() -> None:
 os.register_at_fork(after_in_child=_leave_to_parent)
 
 
-def read_count() -> int:
-    """How many GPUs a stage sees: ATELIER_DEVICES, or 1. Raises InputError if that is not a positive whole number."""
-    text = os.environ.get("ATELIER_DEVICES", "1")
-    if not re.fullmatch(r"[1-9][0-9]{0,3}", text):
-        raise InputError(f"ATELIER_DEVICES: {text!r} is not a positive whole number, the GPUs that a stage sees")
-    return int(text)
-
-
 def visible_devices() -> list[str]:
     """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them: all, or those that it names already.
 
@@ -147,7 +139,7 @@ def hold_slots(stage: str, device: str, count: int) -> list[str]:
     if not devices:
         return [] if device == "cuda" else _wait_for(stage, [CPU], 1)
     if count > len(devices):
-        raise InputError(f"ATELIER_DEVICES: {count}, but the GPUs visible here are {len(devices)}; ask for no more")
+        raise InputError(f"hardware.devices: {count}, but the GPUs visible here are {len(devices)}; ask for no more")
     taken = _wait_for(stage, devices, count)
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(taken)
     return taken

@@ -23,6 +23,7 @@ from ruamel.yaml.error import YAMLError
 from gan.errors import InputError, find_no_room, is_no_memory
 from gan.params import Params, load_params
 from stages.arithmetic import hold_arithmetic
+from stages.hosts import count_here
 from stages.layout import RECORDS, RECOVERY
 from stages.record import (
     PARAMS,
@@ -34,7 +35,7 @@ from stages.record import (
     read_params,
 )
 from stages.recovery import forget_recorded
-from stages.slots import COMPUTING, hold_slots, read_count
+from stages.slots import COMPUTING, hold_slots
 
 NAMED = 5
 """Changed inputs that an error message names."""
@@ -58,17 +59,17 @@ def run_stage(name: str, run: Callable[[Params], Callable[[], None] | None]) -> 
     if sys.getfilesystemencoding() != "utf-8":
         # In an 8-bit locale, TensorBoard takes names for UTF-8 all the same, and texts would be written in its letters.
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606 - itself
-    _end_with_parent()
+    _end_with_dvc()
     threading.excepthook = _leave_shortages_to_the_main_thread
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
+    with told_in_words(name):
         load_params(PARAMS)  # says in better words what is wrong with it
         before = _began[name] = _read_inputs(name)
         params = load_params(PARAMS)
         hold_arithmetic(params.hardware)
         data = read_data(name)
         if name in COMPUTING:
-            hold_slots(name, params.hardware.device, read_count())
+            hold_slots(name, params.hardware.device, count_here(params.hardware))
             _check_unchanged(name, before)  # the wait may have been long
         forget_recorded(RECOVERY)
         on_success = run(params)
@@ -77,6 +78,14 @@ def run_stage(name: str, run: Callable[[Params], Callable[[], None] | None]) -> 
         write_metrics(RECORDS / f"{name}.json", [make_record(name, machine, data, before.params, before.code)])
         if on_success is not None:
             on_success()
+    sys.exit(0)
+
+
+@contextmanager
+def told_in_words(name: str) -> Iterator[None]:
+    """Exit if the block of stage `name` fails, with one line where a user can do something about it."""
+    try:
+        yield
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
@@ -86,7 +95,6 @@ def run_stage(name: str, run: Callable[[Params], Callable[[], None] | None]) -> 
             raise
         print(f"{name}: {said}", file=sys.stderr)
         sys.exit(1)
-    sys.exit(0)
 
 
 def _explain(name: str, error: Exception) -> str | None:
@@ -201,11 +209,21 @@ def write_metrics(path: Path, values: dict[str, Any] | list[Any]) -> None:
     write_file(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
 
 
-def _end_with_parent() -> None:
-    """Ask the kernel to end this process when its parent ends: a killed `dvc` leaves no training behind."""
+def end_with_parent(parent: int) -> None:
+    """Ask the kernel to end this process when the process `parent`, which started it, ends: no training is left behind.
+
+    Exits where that has happened already.
+    """
     set_parent_death_signal = 1
     ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
+    if os.getppid() != parent:
+        sys.exit(128 + signal.SIGTERM)
+
+
+def _end_with_dvc() -> None:
+    parent = os.getppid()
+    end_with_parent(parent)
     # A DVC that was killed before that cannot be noticed any more; but its processes are one group, and a process that
     # adopts orphans is of another.
-    if "DVC_STAGE" in os.environ and os.getpgid(os.getppid()) != os.getpgrp():
+    if "DVC_STAGE" in os.environ and os.getpgid(parent) != os.getpgrp():
         sys.exit(128 + signal.SIGTERM)

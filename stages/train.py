@@ -6,17 +6,22 @@ import json
 import math
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gan.errors import InputError
 from gan.params import Params
+from stages.hosts import count_devices, read_hosts
 from stages.layout import CURVES, EVENTS, PREPARED, RECOVERY, TRAINED, TRAINING_SUMMARY
+from stages.processes import run_member, run_together
 from stages.record import describe_machine, read_code, read_params
 from stages.recovery import open_recovery
 from stages.stage import check_unchanged, new_folder, run_stage, write_file, write_metrics
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from gan.training.loop import Row
@@ -28,7 +33,8 @@ DECIDE_NOTHING = frozenset({"train.checkpoint_seconds", "train.checkpoint_steps"
 def train(params: Params) -> Callable[[], None] | None:
     """Train both networks and write the generators, the curves, and where the curves ended.
 
-    Where what is to be scored comes from elsewhere, train nothing, and say so in the generators' place.
+    Where what is to be scored comes from elsewhere, train nothing, and say so in the generators' place. On a host that
+    only takes part in a training, write nothing.
     """
     if params.sample.generator is not None or params.evaluate.samples is not None:
         with new_folder(TRAINED) as folder:
@@ -37,11 +43,55 @@ def train(params: Params) -> Callable[[], None] | None:
         write_metrics(TRAINING_SUMMARY, {})
         return None
 
+    from gan.device import open_device
+
+    hardware = params.hardware
+    tf32 = hardware.precision == "tf32"
+    device = open_device(hardware.device, hardware.threads, hardware.deterministic, tf32=tf32)
+    decisive = decisive_inputs(params)
+    check_unchanged("train")  # or else a checkpoint of these parameters and this code would have another run's place
+    if read_hosts().rank > 0:
+        run_together(params, "stages.train", json.dumps(decisive))
+        return None
+    recovery = open_recovery(RECOVERY, decisive)
+    if count_devices(hardware) > 1:
+        run_together(params, "stages.train", json.dumps(decisive), str(recovery.folder))
+    else:
+        train_here(params, device, recovery.folder)
+    return lambda: recovery.finish(TRAINED)
+
+
+def decisive_inputs(params: Params) -> dict[str, str]:
+    """All that decides the bits of a training, by name."""
     import numpy as np
     import torch
 
+    from gan.data.packed import read_manifest
+
+    decisive = {key: json.dumps(value) for key, value in read_params("train").items() if key not in DECIDE_NOTHING}
+    decisive |= read_code("train") | {
+        "data": read_manifest(PREPARED).splits["train"].md5,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }
+    machine = describe_machine(params.hardware, computes=True)
+    return decisive | {key: str(machine[key]) for key in ("system", "device", "devices", "instructions", "c_library")}
+
+
+def train_together(params: Params, device: "torch.device", inputs: str, folder: str = "") -> None:
+    """Train in one of several processes, of which the first writes; `inputs` are what `decisive_inputs` says there."""
+    from gan.training import processes
+
+    theirs, ours = json.loads(processes.share(inputs, device)), json.loads(inputs)
+    differing = sorted(key for key in {*theirs, *ours} if theirs.get(key) != ours.get(key))
+    if differing:
+        raise InputError(f"this host cannot take part: it differs from host 0 in {', '.join(differing)}")
+    train_here(params, device, Path(folder))
+
+
+def train_here(params: Params, device: "torch.device", recovery: Path) -> None:
+    """Train, in this process or in all of its group, going on from what is in `recovery`; write what comes of it."""
     from gan.data.packed import read_images, read_manifest
-    from gan.device import open_device
     from gan.durable import sync
     from gan.networks.build import (
         add_spectral_norm,
@@ -53,9 +103,9 @@ def train(params: Params) -> Callable[[], None] | None:
         scale_right_branches,
     )
     from gan.seeds import derive_seed
+    from gan.training import processes
     from gan.training.loop import train as train_networks
 
-    device = open_device(params.hardware.device, params.hardware.threads, params.hardware.deterministic)
     manifest = read_manifest(PREPARED)
     shape = {"image_size": manifest.image_size, "channels": manifest.channels}
     initial = {"init", "init_std", "bn_mean", "right_scale"}
@@ -71,17 +121,6 @@ def train(params: Params) -> Callable[[], None] | None:
     scale_right_branches(generator, params.generator.right_scale)
     if params.discriminator.norm == "spectral":
         add_spectral_norm(discriminator, derive_seed(params.seed, "spectral norm"))
-
-    decisive = {key: json.dumps(value) for key, value in read_params("train").items() if key not in DECIDE_NOTHING}
-    decisive |= read_code("train") | {
-        "data": manifest.splits["train"].md5,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-    }
-    machine = describe_machine(params.hardware, computes=True)
-    decisive |= {key: machine[key] for key in ("system", "device", "instructions", "c_library")}
-    check_unchanged("train")  # or else a checkpoint of these parameters and this code would have another run's place
-    recovery = open_recovery(RECOVERY, decisive)
 
     def save(folder: Path, generator: "nn.Module", average: "nn.Module | None") -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -102,18 +141,20 @@ def train(params: Params) -> Callable[[], None] | None:
         z_dim=params.generator.z_dim,
         seed=params.seed,
         device=device,
-        recovery=recovery.folder,
-        events=EVENTS / f"{os.environ.get('DVC_EXP_NAME', 'workspace')}-{recovery.folder.name[:8]}",
-        on_keep=lambda step, generator, average: save(recovery.folder / "kept" / f"{step:08}", generator, average),
+        low_precision=params.hardware.precision == "bfloat16",
+        compiled=params.hardware.compile,
+        recovery=recovery,
+        events=EVENTS / f"{os.environ.get('DVC_EXP_NAME', 'workspace')}-{recovery.name[:8]}",
+        on_keep=lambda step, generator, average: save(recovery / "kept" / f"{step:08}", generator, average),
         on_curves=write_curves,
     )
-    with new_folder(TRAINED) as folder:
-        save(folder, trained.generator, trained.average)
-        if (recovery.folder / "kept").exists():
-            shutil.copytree(recovery.folder / "kept", folder / "kept")
-    write_curves(trained.curves)
-    write_metrics(TRAINING_SUMMARY, summarise(trained.curves[-1], trained.start))
-    return lambda: recovery.finish(TRAINED)
+    if processes.rank() == 0:
+        with new_folder(TRAINED) as folder:
+            save(folder, trained.generator, trained.average)
+            if (recovery / "kept").exists():
+                shutil.copytree(recovery / "kept", folder / "kept")
+        write_curves(trained.curves)
+        write_metrics(TRAINING_SUMMARY, summarise(trained.curves[-1], trained.start))
 
 
 def summarise(row: "Row", start: "Row") -> dict[str, float]:
@@ -139,4 +180,6 @@ def _number(value: float) -> str:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:]:
+        run_member("train", train_together)
     run_stage("train", train)

@@ -5,6 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from gan.data.packed import Images
 from gan.errors import InputError
 from gan.params import TrainParams
 from gan.seeds import derive_seed
+from gan.training import processes
 from gan.training.augment import augment
 from gan.training.average import average_decay, update_average
 from gan.training.checkpoints import CheckpointWriter, load_checkpoint
@@ -55,6 +57,8 @@ SATURATED_LOGIT = 5.0
 START_LATENTS = 64
 """Latents over which the untrained generator is measured."""
 
+Network = Callable[[Tensor], Tensor]
+
 Row = dict[str, float]
 """A point of the curves: `step`, `kimg`, and the mean of each term since the point before."""
 
@@ -80,6 +84,8 @@ def train(
     z_dim: int,  # dimensions of the latent z
     seed: int,  # root of all randomness
     device: torch.device,
+    low_precision: bool = False,  # the networks' products in bfloat16; weights, norms and losses stay float32
+    compiled: bool = False,  # whether torch.compile makes kernels for these networks
     recovery: Path,  # folder that outlives a kill: checkpoints are read from here and written to
     events: Path,  # folder of TensorBoard's events
     on_keep: Callable[[int, nn.Module, nn.Module | None], None],  # step, generator, average: a generator to keep
@@ -87,10 +93,15 @@ def train(
 ) -> Trained:
     """Train both networks for `params.epochs`, going on from the newest checkpoint in `recovery` if there is one.
 
-    Killed at any moment and called again, it ends with the same bits as if it had never been killed. Raises InputError,
-    naming step and term, when a loss is no longer finite, and OSError where a checkpoint cannot be written.
+    Killed at any moment and called again, it ends with the same bits as if it had never been killed. Called in all
+    processes of a group, it trains with all of them, and the first alone reads and writes files and has the curves.
+    Raises InputError, naming step and term, when a loss is no longer finite, or where another process has ended, and
+    OSError where a checkpoint cannot be written.
     """
     batch_size = params.batch_size
+    processes.check_batch(batch_size)
+    part = processes.own_part(batch_size)
+    keeps_books = processes.rank() == 0
     steps_per_epoch = len(images) // batch_size
     if steps_per_epoch == 0:
         raise InputError(f"train.batch_size: {batch_size} is more than the {len(images)} images of the training split")
@@ -100,13 +111,16 @@ def train(
     generator = generator.to(device).to(memory_format=torch.channels_last).train()
     discriminator = discriminator.to(device).to(memory_format=torch.channels_last).train()
     average = copy.deepcopy(generator).eval().requires_grad_(False) if params.ema_kimg else None
+    for network in (generator, discriminator):
+        processes.synchronise_layers(network, params.sync_batch_norm)
     loss = LOSSES[params.loss]
+    penalised = params.r1_gamma > 0 or params.r2_gamma > 0 or params.gradient_penalty > 0
     betas = (params.beta1, params.beta2)
     optimiser_g = torch.optim.Adam(generator.parameters(), lr=params.lr_g, betas=betas, fused=True)
     optimiser_d = torch.optim.Adam(discriminator.parameters(), lr=params.lr_d, betas=betas, fused=True)
 
     torch.manual_seed(derive_seed(seed, "dropout"))
-    stream = torch.Generator(device).manual_seed(derive_seed(seed, "train"))  # latents, labels, augmentations
+    stream = processes.Stream(derive_seed(seed, "train"), device)  # latents, labels, augmentations
     fixed = torch.randn(16, z_dim, generator=torch.Generator().manual_seed(derive_seed(seed, "fixed"))).to(device)
     measured = torch.zeros(params.log_every, len(TERMS), device=device)  # a line a step since the last row
     curves: list[Row] = []
@@ -124,14 +138,14 @@ def train(
     z = torch.randn(START_LATENTS, z_dim, generator=torch.Generator().manual_seed(derive_seed(seed, "start")))
     start = measure_start(generator, discriminator, first_block, loss, z.to(device))
 
-    state = load_checkpoint(recovery)
+    state = processes.share(load_checkpoint(recovery) if keeps_books else None, device)
     if state is not None:
         for name, module in modules.items():
             module.load_state_dict(state[name])
         step, curves = state["step"], state["curves"]
         log.info("going on from step %d", step)
         measured.copy_(state["measured"])
-        stream.set_state(state["stream"])
+        stream.generator.set_state(state["stream"])
         torch.set_rng_state(state["random"])
         if device.type == "cuda":
             torch.cuda.set_rng_state(state["random_cuda"], device)
@@ -139,43 +153,57 @@ def train(
     def current_state() -> dict[str, Any]:
         state = {name: module.state_dict() for name, module in modules.items()}
         state |= {"step": step, "curves": curves, "measured": measured}
-        state |= {"stream": stream.get_state(), "random": torch.get_rng_state()}
+        state |= {"stream": stream.generator.get_state(), "random": torch.get_rng_state()}
         if device.type == "cuda":
             state["random_cuda"] = torch.cuda.get_rng_state(device)
         return state
 
     def draw_latents() -> Tensor:
-        return torch.randn(batch_size, z_dim, generator=stream, device=device)
+        return stream.normal(part.stop - part.start, z_dim)
 
-    def discriminate(images: Tensor) -> Tensor:
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=low_precision)
+    fast_generator: Network = torch.compile(generator) if compiled else generator
+    fast_discriminator: Network = torch.compile(discriminator) if compiled else discriminator
+
+    def generate(z: Tensor) -> Tensor:
+        with autocast:
+            images = fast_generator(z)
+        return images.float()
+
+    def discriminate(images: Tensor, network: Network) -> Tensor:
         images = augment(images, params.augment, stream)
         noise = noise_level(params.instance_noise, params.instance_noise_kimg, step * batch_size / 1000)
         if noise:
-            images = images + noise * torch.randn(images.shape, generator=stream, device=device)
-        logits: Tensor = discriminator(images)
-        return logits
+            images = images + noise * stream.normal(*images.shape)
+        with autocast:
+            logits = network(images)
+        return logits.float()
 
-    with CheckpointWriter(recovery) as checkpoints, Watch(events, step, total, batch_size) as watch:
+    with ExitStack() as books:
+        if keeps_books:
+            checkpoints = books.enter_context(CheckpointWriter(recovery))
+            watch = books.enter_context(Watch(events, step, total, batch_size))
         saved = time.monotonic()
         ordered_epoch, order = -1, np.empty(0, dtype=np.int64)
         while step < total:
             epoch, position = divmod(step, steps_per_epoch)
             if epoch != ordered_epoch:
                 ordered_epoch, order = epoch, epoch_order(len(images), seed, epoch)
-            real = to_float(images[order[position * batch_size : (position + 1) * batch_size]], device)
+            real = to_float(images[order[position * batch_size : (position + 1) * batch_size][part]], device)
             terms = measured[step % params.log_every]
             optimiser_g.param_groups[0]["lr"] = params.lr_g * decay(params.lr_decay_g, step / total, params.lr_end)
             optimiser_d.param_groups[0]["lr"] = params.lr_d * decay(params.lr_decay_d, step / total, params.lr_end)
-            penalise = step % params.penalty_interval == 0
+            penalise = step % params.penalty_interval == 0 and penalised
             step += 1
 
             # The discriminator learns to tell real from fake.
             generator_step = step % params.n_dis == 0
             with torch.set_grad_enabled(generator_step and not params.fresh_latents):
-                fake = generator(draw_latents())
+                fake = generate(draw_latents())
             real.requires_grad_(penalise and params.r1_gamma > 0)
             shown = fake.detach().requires_grad_(penalise and params.r2_gamma > 0)
-            real_logits, fake_logits = discriminate(real), discriminate(shown)
+            judge = discriminator if penalise else fast_discriminator  # what is compiled has no second derivative
+            real_logits, fake_logits = discriminate(real, judge), discriminate(shown, judge)
             labels = draw_real_labels(params.real_label, real_logits, stream)
             loss_d = loss.discriminator(real_logits, fake_logits, labels)
             penalty = torch.zeros((), device=device)
@@ -184,10 +212,13 @@ def train(
             if shown.requires_grad:
                 penalty = penalty + params.r2_gamma / 2 * gradient_square(fake_logits, shown)
             if penalise and params.gradient_penalty:
-                penalty = penalty + params.gradient_penalty * gradient_penalty(discriminate, real, shown, stream)
+                penalty = penalty + params.gradient_penalty * gradient_penalty(
+                    lambda images: discriminate(images, discriminator), real, shown, stream
+                )
             penalty = penalty * params.penalty_interval  # as much in all as if it were taken at each step
             optimiser_d.zero_grad()
             (loss_d + penalty).backward()
+            processes.average_gradients(discriminator)
             logits = torch.cat([real_logits, fake_logits]).detach()
             terms[TERMS.index("grad_norm_d")] = _gradient_norm(discriminator)
             optimiser_d.step()
@@ -196,17 +227,20 @@ def train(
             terms[TERMS.index("d_real")] = real_logits.detach().sigmoid().mean()
             terms[TERMS.index("d_fake_before")] = fake_logits.detach().sigmoid().mean()
             terms[TERMS.index("saturated")] = (logits.abs() > SATURATED_LOGIT).float().mean()
-            terms[TERMS.index("z_spread")] = _spread(shown)
+            terms[TERMS.index("z_spread")] = processes.spread(shown)
 
             # The generator learns to be taken for real; the discriminator only passes the gradient on.
             if generator_step:
                 discriminator.requires_grad_(False)
-                fake_logits = discriminate(generator(draw_latents()) if params.fresh_latents else fake)
+                fake_logits = discriminate(
+                    generate(draw_latents()) if params.fresh_latents else fake, fast_discriminator
+                )
                 if params.loss == "relativistic":
-                    real_logits = discriminate(real.detach())
+                    real_logits = discriminate(real.detach(), fast_discriminator)
                 loss_g = loss.generator(fake_logits, real_logits.detach())
                 optimiser_g.zero_grad()
                 loss_g.backward()
+                processes.average_gradients(generator)
                 terms[TERMS.index("grad_norm_g")] = _gradient_norm(generator)
                 terms[TERMS.index("grad_norm_g_first")] = _gradient_norm(first_block)
                 optimiser_g.step()
@@ -218,6 +252,9 @@ def train(
                     ema = average_decay(params.ema_kimg, params.ema_rampup, step * batch_size, seen)
                     update_average(average, generator, ema)
 
+            terms.copy_(processes.average(terms))
+            if not keeps_books:
+                continue
             row_due = step % params.log_every == 0 or step == total
             grid_due = step % params.grid_every == 0 or step == total
             checkpoint_due = step == total or _is_due(params, step, time.monotonic() - saved)
@@ -250,16 +287,15 @@ def measure_start(generator: nn.Module, discriminator: nn.Module, first_block: n
         images = copies["generator"](z)
         logits = copies["discriminator"].eval()(images)
         loss.generator(logits, logits.detach()).backward()
-    return {"z_spread": float(_spread(images)), "grad_norm_g_first": float(_gradient_norm(copies["first_block"]))}
+    return {
+        "z_spread": float(processes.spread(images)),
+        "grad_norm_g_first": float(_gradient_norm(copies["first_block"])),
+    }
 
 
 def _is_due(params: TrainParams, step: int, elapsed: float) -> bool:
     by_steps = params.checkpoint_steps > 0 and step % params.checkpoint_steps == 0
     return by_steps or 0 < params.checkpoint_seconds <= elapsed
-
-
-def _spread(images: Tensor) -> Tensor:
-    return images.detach().std(0).mean()
 
 
 def _gradient_norm(network: nn.Module) -> Tensor:

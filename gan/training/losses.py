@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, relu, softplus
 
+from gan.training.processes import Stream
+
 
 class Loss(NamedTuple):
     """The two sides of a game."""
@@ -88,9 +90,9 @@ LOSSES: dict[str, Loss] = {
 """By `train.loss`."""
 
 
-def draw_real_labels(real_label: float | list[float], like: Tensor, stream: torch.Generator) -> Tensor:
-    """Targets for real images, shaped like `like`: a constant, or drawn evenly from [low, high]."""
+def draw_real_labels(real_label: float | list[float], like: Tensor, stream: Stream) -> Tensor:
+    """Targets for real images, as the logits `like` (N): a constant, or drawn evenly from [low, high]."""
     if isinstance(real_label, list):
         low, high = real_label
-        return torch.empty_like(like).uniform_(low, high, generator=stream)
+        return stream.uniform(len(like), low=low, high=high)
     return torch.full_like(like, real_label)

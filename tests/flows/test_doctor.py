@@ -109,8 +109,8 @@ def test_a_killed_temporary_run_is_no_longer_shown_as_running(project: Project) 
     ("name", "content"),
     [
         ("dvc.lock", ""),
-        ("dvc.lock", None),  # the half of what is there
-        (".dvc/tmp/rwlock", ""),
+        pytest.param("dvc.lock", None, marks=pytest.mark.slow),  # the half of what is there
+        pytest.param(".dvc/tmp/rwlock", "", marks=pytest.mark.slow),
         (".dvc/tmp/rwlock", '{"write": {"DATA/raw": {"pid": 1, "cmd": "dvc repro"}}, "read": {}}'),
     ],
 )

@@ -85,6 +85,7 @@ def test_an_experiment_runs_apart_from_the_checkout_and_is_kept_with_its_results
     assert project.repro() == []
 
 
+@pytest.mark.slow
 def test_a_stage_that_refuses_its_parameters_ends_the_flow_in_its_own_words_without_a_server(project: Project) -> None:
     home = project.path.parent / "prefect"
     output = project.run(

@@ -72,6 +72,7 @@ def test_what_is_deployed_exists_and_accepts_its_parameters(monkeypatch: pytest.
             flow.validate_parameters(deployment.get("parameters", {}))
 
 
+@pytest.mark.slow
 def test_deploying_again_leaves_a_paused_schedule_paused_and_schedules_the_others(
     client: SyncPrefectClient, server: Server
 ) -> None:

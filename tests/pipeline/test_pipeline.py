@@ -33,8 +33,8 @@ def test_nothing_runs_on_an_unchanged_tree_and_git_is_clean(project: Project) ->
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"sample.count": 128}, ["check", "sample", "evaluate", "report"]),
-        ({"evaluate.splits": 4}, ["check", "evaluate", "report"]),
+        pytest.param({"sample.count": 128}, ["check", "sample", "evaluate", "report"], marks=pytest.mark.slow),
+        pytest.param({"evaluate.splits": 4}, ["check", "evaluate", "report"], marks=pytest.mark.slow),
         ({"train.lr_d": 3e-3}, ["check", "train", "sample", "evaluate", "report"]),
         pytest.param(
             {"data.validation_fraction": 0.2},
@@ -56,6 +56,7 @@ def test_a_changed_parameter_re_runs_what_depends_on_it_and_the_run_cache_brings
     assert project.run("git", "status", "--porcelain") == ""
 
 
+@pytest.mark.slow
 def test_a_generator_and_images_from_elsewhere_are_scored_alone(project: Project) -> None:
     before = project.contents("results")
     (project.path / "mine").mkdir()

@@ -33,7 +33,7 @@ from stages import slots
 slots.POLL_SECONDS = 0.02
 slots.REMIND_SECONDS = float(os.environ.get("REMIND", "600"))
 logging.basicConfig(level=logging.INFO, format="%(message)s")
-taken = slots.hold_slots("train", os.environ.get("DEVICE", "auto"), slots.read_count())
+taken = slots.hold_slots("train", os.environ.get("DEVICE", "auto"), int(os.environ.get("COUNT", "1")))
 start = time.monotonic()
 print(json.dumps({"taken": taken, "visible": os.environ.get("CUDA_VISIBLE_DEVICES")}), flush=True)
 if len(sys.argv) > 1:
@@ -52,9 +52,8 @@ def _host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.setenv("ATELIER_SLOTS", str(tmp_path / "slots"))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    for name in ("CUDA_VISIBLE_DEVICES", "ATELIER_DEVICES"):
-        monkeypatch.setenv(name, "")
-        monkeypatch.delenv(name)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setattr(slots, "DRIVER", tmp_path / "driver")
     monkeypatch.setattr(slots, "_held", [])
     yield
@@ -199,19 +198,9 @@ def test_an_nvidia_smi_that_hangs_is_said(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert slots.hold_slots("train", "cpu", 1) == ["cpu"]
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", "", "1 "])
-def test_a_count_that_is_none_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert slots.read_count() == 1
-    monkeypatch.setenv("ATELIER_DEVICES", "12")
-    assert slots.read_count() == 12
-    monkeypatch.setenv("ATELIER_DEVICES", text)
-    with pytest.raises(InputError, match=r"^ATELIER_DEVICES: '.*' is not a positive whole number"):
-        slots.read_count()
-
-
 def test_more_gpus_than_are_visible_are_refused_and_none_is_held(gpus: Install) -> None:
     gpus(2)
-    with pytest.raises(InputError, match=r"^ATELIER_DEVICES: 3, but the GPUs visible here are 2"):
+    with pytest.raises(InputError, match=r"^hardware.devices: 3, but the GPUs visible here are 2"):
         slots.hold_slots("train", "auto", 3)
     assert [slot["holder"] for slot in slots.list_slots()] == [None, None]
 
@@ -261,7 +250,7 @@ def test_never_more_trainings_than_gpus_and_never_two_on_one(gpus: Install, star
 
 def test_runs_on_several_gpus_and_on_one_all_get_theirs(gpus: Install, start: Start) -> None:
     gpus(3)
-    held = times([start("0.2", ATELIER_DEVICES=count) for count in "22112122"])
+    held = times([start("0.2", COUNT=count) for count in "22112122"])
     assert sorted(len(devices) for devices, _, _ in held) == [1, 1, 1, 2, 2, 2, 2, 2]
     for (one, start_one, end_one), (other, start_other, end_other) in combinations(held, 2):
         assert not one & other or end_one <= start_other or end_other <= start_one
@@ -271,7 +260,7 @@ def test_who_wants_two_gpus_is_not_passed_by_those_who_want_one(gpus: Install, s
     gpus(2)
     first, second = start(), start()
     held = [taken(first)["taken"], taken(second)["taken"]]
-    both = start(ATELIER_DEVICES="2")
+    both = start(COUNT="2")
     assert "waiting for 2 devices at once: " in waiting(both)
     later = start()
     assert waiting(later).endswith(f", process {both.pid} (train in {tmp_path}) came earlier\n")
@@ -465,11 +454,3 @@ def test_inputs_that_change_while_a_stage_waits_fail_it_before_it_computes(proje
     output, errors = waiter.communicate("", timeout=30)
     assert (waiter.returncode, output) == (1, "")
     assert errors.splitlines()[-1] == "train: train.epochs changed while the stage ran; run it again"
-
-
-@pytest.mark.usefixtures("project")
-def test_a_count_that_is_none_is_one_line(start: Start) -> None:
-    process = start("train", code=RUN_STAGE, ATELIER_DEVICES="all")
-    assert process.communicate("")[1] == (
-        "train: ATELIER_DEVICES: 'all' is not a positive whole number, the GPUs that a stage sees\n"
-    )

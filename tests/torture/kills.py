@@ -189,7 +189,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 class Run:
     """A command of DVC in a process group of its own, its output in a file, and when each stage of it began."""
 
-    def __init__(self, project: Project, log: Path, *command: str) -> None:
+    def __init__(self, project: Project, log: Path, *command: str, **environment: str) -> None:
         self.project, self.log = project, log
         self.begun: dict[str, float] = {}
         self.started, self.clock = time.monotonic(), time.time()
@@ -199,7 +199,7 @@ class Run:
             self.process = subprocess.Popen(
                 command,
                 cwd=project.path,
-                env=project.environment | {"DVC_SITE_CACHE_DIR": str(project.path.parent / "site")},
+                env=project.environment | {"DVC_SITE_CACHE_DIR": str(project.path.parent / "site")} | environment,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,

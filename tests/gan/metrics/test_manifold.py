@@ -76,6 +76,7 @@ def test_a_tight_cluster_inside_the_real_images_is_precise_and_recalls_little() 
     assert coverage < 0.3
 
 
+@pytest.mark.slow
 def test_published_numbers_of_two_equal_gaussians() -> None:
     random = np.random.default_rng(0)
     real, samples = (random.normal(size=(10_000, 1000)).astype(np.float32) for _ in range(2))

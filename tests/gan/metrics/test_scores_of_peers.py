@@ -124,6 +124,7 @@ def test_precision_and_recall(k: int, features: tuple[np.ndarray, np.ndarray]) -
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
+@pytest.mark.slow
 def test_the_scores_of_images_are_torch_fidelitys(tmp_path: Path) -> None:
     count, side = 40, 48
     random = np.random.default_rng(0)

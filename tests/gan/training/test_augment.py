@@ -5,14 +5,15 @@ import torch
 
 from gan.params import Augmentation
 from gan.training.augment import AUGMENTATIONS, augment
+from gan.training.processes import Stream
 
 
-def stream() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
+def stream() -> Stream:
+    return Stream(0, torch.device("cpu"))
 
 
 def picture(count: int = 200, channels: int = 3, side: int = 32) -> torch.Tensor:
-    return torch.rand(count, channels, side, side, generator=stream()) * 2 - 1
+    return stream().uniform(count, channels, side, side, low=-1, high=1)
 
 
 def test_the_schema_names_every_augmentation() -> None:

@@ -44,6 +44,7 @@ SETTINGS: dict[str, Any] = {
     "log_every": 4,
     "grid_every": 5,
     "keep": 3,
+    "sync_batch_norm": True,
     "checkpoint_seconds": 0.0,
     "checkpoint_steps": 1,
 }
@@ -74,25 +75,27 @@ def run(
     *,
     name: str = "dcgan",
     norm: str = "batch",
+    images: int | None = None,
     kill_at: int = 0,
+    kill: Any = None,
     on_keep: Any = None,
     on_curves: Any = None,
     **changes: Any,
 ) -> Trained:
     networks = build(name, norm)
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True, parents=True)
     forwards = 0
 
     def count_forwards(*_: Any) -> None:
         nonlocal forwards
         forwards += 1
         if forwards == kill_at:
-            raise KilledError
+            (kill or _raise)()
 
     hook = networks[1].register_forward_hook(count_forwards) if kill_at else None
     try:
         return train(
-            FACES if name == "cspup" else IMAGES,
+            (FACES if name == "cspup" else IMAGES)[:images],
             *networks,
             TrainParams(**(SETTINGS | changes)),
             first_block=first_block(networks[0]),
@@ -107,6 +110,10 @@ def run(
     finally:
         if hook:
             hook.remove()
+
+
+def _raise() -> None:
+    raise KilledError
 
 
 def bits(trained: Trained) -> list[bytes]:
@@ -143,6 +150,7 @@ def _run_in_process(folder: Path) -> None:
     run(folder, epochs=40)
 
 
+@pytest.mark.slow
 def test_a_run_killed_by_the_system_ends_with_the_same_bits(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     killed = tmp_path / "killed"

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from gan.training.losses import LOSSES, draw_real_labels
+from gan.training.processes import Stream
 
 LN2 = math.log(2)
 REAL, FAKE = torch.tensor([0.3, -1.2], dtype=torch.float64), torch.tensor([2.0, -0.4], dtype=torch.float64)
@@ -84,7 +85,7 @@ def test_the_minimax_generator_gets_no_gradient_where_it_loses() -> None:
 
 
 def test_drawn_labels() -> None:
-    stream = torch.Generator().manual_seed(0)
+    stream = Stream(0, torch.device("cpu"))
     like = torch.zeros(10_000)
     assert draw_real_labels(0.9, like, stream).unique().tolist() == pytest.approx([0.9])
     drawn = draw_real_labels([0.7, 1.2], like, stream)

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from gan.training.losses import LOSSES
+from gan.training.processes import Stream
 from gan.training.regularisers import gradient_penalty, gradient_square
 
 LOSS = LOSSES["non-saturating"]
@@ -19,7 +20,7 @@ def test_r1_of_a_linear_discriminator_is_the_squared_norm_of_its_weights() -> No
 def test_the_gradient_penalty_of_a_linear_discriminator_is_its_slopes_distance_from_one() -> None:
     weights = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
     real, fake = torch.randn(2, 5, 3, 4, 4)
-    stream = torch.Generator().manual_seed(1)
+    stream = Stream(1, torch.device("cpu"))
     penalty = gradient_penalty(lambda images: (images * weights).sum((1, 2, 3)), real, fake, stream)
     norm = weights.square().sum().sqrt()
     assert penalty.item() == pytest.approx((norm - 1).square().item())
@@ -35,7 +36,7 @@ def test_the_gradient_penalty_is_taken_between_real_and_generated_images() -> No
         return images.square().sum((1, 2, 3))
 
     real, fake = torch.zeros(400, 1, 2, 2), torch.ones(400, 1, 2, 2)
-    gradient_penalty(discriminate, real, fake, torch.Generator().manual_seed(0))
+    gradient_penalty(discriminate, real, fake, Stream(0, torch.device("cpu")))
     mixes = seen[0][:, 0, 0, 0]
     assert torch.equal(seen[0], mixes[:, None, None, None].expand(400, 1, 2, 2))  # one mix an image
     assert 0 <= mixes.min() < 0.02
@@ -45,7 +46,7 @@ def test_the_gradient_penalty_is_taken_between_real_and_generated_images() -> No
 
 def test_a_discriminator_that_ignores_its_input_has_a_finite_gradient_penalty() -> None:
     weight = torch.zeros((), requires_grad=True)
-    stream = torch.Generator().manual_seed(0)
+    stream = Stream(0, torch.device("cpu"))
     zeros = torch.zeros(4, 1, 2, 2)
     penalty = gradient_penalty(lambda images: (images * weight).sum((1, 2, 3)), zeros, zeros, stream)
     penalty.backward()

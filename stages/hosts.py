@@ -1,0 +1,58 @@
+"""How many devices a stage takes, and on which hosts they are.
+
+`hardware.devices` counts those of all hosts together, so that it alone decides the result. Where they are is the
+place's business: on ATELIER_HOSTS hosts (1), of which this one is ATELIER_HOST, counted from 0; they meet at host 0's
+ATELIER_RENDEZVOUS, an address and port.
+"""
+
+import os
+import re
+from dataclasses import dataclass
+
+from gan.errors import InputError
+from gan.params import HardwareParams
+from stages.slots import visible_devices
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """The hosts that train together, and which of them this one is."""
+
+    count: int
+    rank: int
+    rendezvous: str
+    """Where they meet, as address:port; empty for a single one."""
+
+
+def read_hosts() -> Hosts:
+    """What the environment says of hosts. Raises InputError where that makes no sense."""
+    count, rank = _number("ATELIER_HOSTS", 1), _number("ATELIER_HOST", 0)
+    rendezvous = os.environ.get("ATELIER_RENDEZVOUS", "")
+    if count < 1 or rank >= count:
+        raise InputError(f"ATELIER_HOST: {rank}, but ATELIER_HOSTS is {count}; hosts are counted from 0")
+    if count > 1 and not re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+):[0-9]{1,5}", rendezvous):
+        raise InputError(f"ATELIER_RENDEZVOUS: {rendezvous!r} is not the address:port of host 0, where all hosts meet")
+    return Hosts(count, rank, rendezvous if count > 1 else "")
+
+
+def _number(name: str, default: int) -> int:
+    text = os.environ.get(name, str(default))
+    if not re.fullmatch(r"[0-9]{1,4}", text):
+        raise InputError(f"{name}: {text!r} is not a whole number")
+    return int(text)
+
+
+def count_devices(hardware: HardwareParams) -> int:
+    """What `hardware.devices` comes to: the processes of a training, on all hosts together."""
+    if hardware.devices != "auto":
+        return hardware.devices
+    here = 0 if hardware.device == "cpu" else len(visible_devices())
+    return max(1, here) * read_hosts().count
+
+
+def count_here(hardware: HardwareParams) -> int:
+    """How many of them are on this host. Raises InputError where they cannot be spread evenly."""
+    count, hosts = count_devices(hardware), read_hosts().count
+    if count % hosts:
+        raise InputError(f"hardware.devices: {count} cannot be spread evenly over the {hosts} hosts of ATELIER_HOSTS")
+    return count // hosts
