@@ -26,7 +26,6 @@ from flows.comparison import Result, foreseen, gathered, read_result, refusal, r
 from flows.differences import leaves
 from flows.experiment import EXPERIMENTS, ExperimentError, default_name
 from flows.parameters import (
-    Devices,
     ExperimentName,
     Overrides,
     Parallel,
@@ -68,7 +67,6 @@ def compare(
     overrides: Overrides = {},  # noqa: B006 (Prefect shows it in its form, and nothing changes it)
     revision: Revision = "HEAD",
     parallel: Parallel = None,
-    devices: Devices = 1,
     remote: Remote = None,
 ) -> State[Any]:
     """Run several experiments, as many at once as there are slots, and compare what they came to.
@@ -81,7 +79,7 @@ def compare(
         adapt_to_worker()
         home = find_home()
         commit = find_commit(home, revision, remote)
-        shared = {"overrides": overrides, "revision": commit, "devices": devices, "remote": remote}
+        shared = {"overrides": overrides, "revision": commit, "remote": remote}
 
         def run_one(experiment: str) -> Outcome:
             name = default_name(experiment, overrides)
@@ -207,7 +205,6 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--revision", default="HEAD", help="the commit to run (default: HEAD)")
     parser.add_argument("--parallel", type=int, help="how many at once (default: this host's slots)")
-    parser.add_argument("--devices", type=int, default=1, help="GPUs that each stage sees")
     parser.add_argument("--remote", help="a git remote to share the results through")
     options = vars(parser.parse_intermixed_args(arguments))
     words = options.pop("words")

@@ -102,7 +102,6 @@ Revision = Annotated[Word, described("the commit, branch or tag whose code and p
 Parallel = Annotated[
     int | None, Field(ge=1), described("how many experiments at once; by default as many as this host has slots")
 ]
-Devices = Annotated[int, Field(ge=1), described("how many GPUs each stage sees; all are taken at once")]
 Remote = Annotated[
     Word | None,
     described("a git remote to share the result through, its data by DVC's own remote; none: keep it here"),

@@ -20,7 +20,7 @@ from prefect.tasks import Task
 
 from flows.artifacts import publish_run
 from flows.experiment import EXPERIMENTS, ExperimentError, default_name, read_experiments, settings_of
-from flows.parameters import Devices, ExperimentName, Overrides, Remote, Revision, described, read_overrides, run_flow
+from flows.parameters import ExperimentName, Overrides, Remote, Revision, described, read_overrides, run_flow
 from flows.processes import CommandError, adapt_to_worker, run
 from flows.reproduction import Reproduction, StageError, StoppedEarlyError
 from flows.slots import slots
@@ -90,7 +90,6 @@ def pipeline(
     overrides: Overrides = {},  # noqa: B006 (Prefect shows it in its form, and nothing changes it)
     name: NewName = None,
     revision: Revision = "HEAD",
-    devices: Devices = 1,
     remote: Remote = None,
     stop_early: StopEarly = False,
 ) -> State[Any]:
@@ -108,7 +107,7 @@ def pipeline(
             work.set_params(settings_of(experiment, read_experiments(work.folder / EXPERIMENTS)) | overrides)
             work.link_given()
             work.check_name(kept_as)
-            run_stages(work, kept_as, devices, stop_early)
+            run_stages(work, kept_as, stop_early)
             verdict = keep(work, kept_as)
     except StoppedEarlyError as error:
         get_run_logger().warning("%s", error)
@@ -132,15 +131,15 @@ def say_what_runs(home: Path, commit: str) -> None:
         log.warning("not part of it, since it is not committed: %s", ", ".join(changed))
 
 
-def run_stages(work: Workspace, name: str, devices: int, stop_early: bool) -> None:
-    """The whole pipeline, a task a stage, holding `devices` of this host's slots where they are needed.
+def run_stages(work: Workspace, name: str, stop_early: bool) -> None:
+    """The whole pipeline, a task a stage, holding as many of this host's slots as its parameters ask for where needed.
 
     Raises StageError if a stage fails, and StoppedEarlyError if training is stopped early.
     """
-    environment = work.environment(name) | {"ATELIER_DEVICES": str(devices)}
+    environment = work.environment(name)
     done: set[str] = set()
     follow_stages(Reproduction(work.folder, [PREPARED], environment), done)
-    with slots(work.home, devices):
+    with slots(work.home, work.params()["hardware"]):
         hopeless = judge_curves(work.folder) if stop_early else None
         follow_stages(Reproduction(work.folder, [], environment), done, hopeless)
 
@@ -208,7 +207,6 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="parameters to change, as train.epochs=20")
     parser.add_argument("--name", help="what to call the result")
     parser.add_argument("--revision", default="HEAD", help="the commit to run (default: HEAD)")
-    parser.add_argument("--devices", type=int, default=1, help="GPUs that each stage sees")
     parser.add_argument("--remote", help="a git remote to share the result through")
     parser.add_argument("--stop-early", action="store_true", help="stop a training whose curves leave no hope")
     options = parser.parse_args(arguments)

@@ -6,9 +6,10 @@ takes by itself (`python -m stages.slots` shows it), so that a `dvc repro` by ha
 
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 from prefect import get_run_logger
@@ -31,8 +32,20 @@ def limit_name() -> str:
 
 
 def count_slots(home: Path) -> int:
-    """How many runs this host can compute at once: one a GPU, or one without."""
-    return len(json.loads(run("python", "-m", "stages.slots", "--json", folder=home)))
+    """How many runs of a device each this host can compute at once: one a GPU, or one without."""
+    return len(_list_slots(home))
+
+
+def _list_slots(home: Path) -> list[str]:
+    return [slot["slot"] for slot in json.loads(run("python", "-m", "stages.slots", "--json", folder=home))]
+
+
+def count_wanted(home: Path, hardware: Mapping[str, Any]) -> int:
+    """How many of this host's slots a run takes, by its parameters: processes on the CPU share the one of the CPU."""
+    here = _list_slots(home)
+    if hardware["device"] == "cpu" or here == ["cpu"]:
+        return 1
+    return len(here) if hardware["devices"] == "auto" else int(hardware["devices"])
 
 
 def ensure_limit(home: Path) -> int:
@@ -62,14 +75,15 @@ def _say_if_waiting(count: int) -> None:
 
 
 @contextmanager
-def slots(home: Path, count: int) -> Iterator[None]:
-    """Hold `count` of this host's slots at once, after waiting until so many are free.
+def slots(home: Path, hardware: Mapping[str, Any]) -> Iterator[None]:
+    """Hold as many of this host's slots as the section `hardware` asks for, all at once, after waiting for them.
 
     Raises ExperimentError where the host has fewer.
     """
+    count = count_wanted(home, hardware)
     limit = patiently(lambda: ensure_limit(home))
     if count > limit:
-        raise ExperimentError(f"devices: {count}, but {socket.gethostname()} has {limit}")
+        raise ExperimentError(f"hardware.devices: {count}, but {socket.gethostname()} has {limit}")
     patiently(lambda: _say_if_waiting(count))
     with ExitStack() as held:
         # A server that is away for longer than the lease costs the place in its books, not the run: the stage's own

@@ -52,7 +52,7 @@ from flows.experiment import (
     read_keys,
     settings_of,
 )
-from flows.parameters import Devices, ExperimentName, Parallel, Remote, Revision, described, run_flow, settable
+from flows.parameters import ExperimentName, Parallel, Remote, Revision, described, run_flow, settable
 from flows.pipeline import STOPPED_EARLY, StopEarly
 from flows.processes import CommandError, adapt_to_worker, run
 from flows.slots import count_slots
@@ -123,7 +123,6 @@ def sweep(
     name: SweepName = None,
     stop_early: StopEarly = True,
     parallel: Parallel = None,
-    devices: Devices = 1,
     revision: Revision = "HEAD",
     remote: Remote = None,
     seed: Seed = 0,
@@ -147,7 +146,7 @@ def sweep(
             "seed": seed,
         }
         count = count_trials(definition, trials)
-        shared = {"stop_early": stop_early, "devices": devices, "remote": remote}
+        shared = {"stop_early": stop_early, "remote": remote}
         check_metric(home, definition)
         check_protocol(home, definition)
         with open_study(home, sweep_name, definition) as study:
@@ -518,7 +517,6 @@ def main(arguments: Sequence[str]) -> int:
         "--no-stop-early", dest="stop_early", action="store_false", help="train hopeless ones to the end"
     )
     parser.add_argument("--parallel", type=int, help="how many at once (default: this host's slots)")
-    parser.add_argument("--devices", type=int, default=1, help="GPUs that each stage sees")
     parser.add_argument("--revision", default="HEAD", help="the commit to run (default: HEAD)")
     parser.add_argument("--remote", help="a git remote to share the results through")
     options = vars(parser.parse_intermixed_args(arguments))

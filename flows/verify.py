@@ -17,7 +17,7 @@ from prefect.states import Completed, Failed
 from flows.digests import LOCK, Output, Place, Stages, compare_outputs, first, outputs, read_lock, stale, table
 from flows.experiment import ExperimentError
 from flows.machines import judge, machine_differences
-from flows.parameters import Devices, Revision, run_flow
+from flows.parameters import Revision, run_flow
 from flows.pipeline import run_stages, say_what_runs
 from flows.processes import CommandError, adapt_to_worker, run
 from flows.reproduction import StageError
@@ -28,7 +28,7 @@ ASIDE = Path(".atelier/committed")
 
 
 @flow(flow_run_name="verify {revision}")
-def verify(revision: Revision = "HEAD", devices: Devices = 1) -> State[Any]:
+def verify(revision: Revision = "HEAD") -> State[Any]:
     """Reproduce a commit in an empty clone, from the data on, and hold each output against what was committed.
 
     Completes if every byte is the same, but for those that name another kind of machine; else fails and says what
@@ -44,7 +44,7 @@ def verify(revision: Revision = "HEAD", devices: Devices = 1) -> State[Any]:
             work.link_given()
             put_aside(work.folder, [LOCK, *outputs(committed)])
             before = Place(work.folder / ASIDE, Path(run("dvc", "cache", "dir", folder=home)))
-            failure = reproduce(work, devices)
+            failure = reproduce(work)
             found, said = compare_with(work, committed, before)
     except (ExperimentError, CommandError) as error:
         get_run_logger().error("%s", error)
@@ -80,10 +80,10 @@ def put_aside(folder: Path, paths: Iterable[str]) -> None:
             (folder / path).rename(folder / ASIDE / path)
 
 
-def reproduce(work: Workspace, devices: int) -> str | None:
+def reproduce(work: Workspace) -> str | None:
     """Run the whole pipeline; if a stage failed, what it said: what was made before it is compared all the same."""
     try:
-        run_stages(work, "verify", devices, stop_early=False)
+        run_stages(work, "verify", stop_early=False)
     except StageError as error:
         get_run_logger().error("%s", error)
         return str(error)
@@ -126,7 +126,6 @@ def main(arguments: Sequence[str]) -> int:
     """Run the flow as the command line says; 0 if every output is identical, but for what names the machine; else 1."""
     parser = argparse.ArgumentParser("python -m flows.verify", description=__doc__)
     parser.add_argument("revision", nargs="?", default="HEAD", help="the commit to reproduce (default: HEAD)")
-    parser.add_argument("--devices", type=int, default=1, help="GPUs that each stage sees")
     options = parser.parse_args(arguments)
     return run_flow(verify, lambda: vars(options))
 

@@ -17,7 +17,7 @@ import psutil
 import pytest
 from prefect.settings import get_current_settings
 
-from flows import compare, evaluate, experiment, pipeline, setup, sweep, verify
+from flows import compare, evaluate, experiment, pipeline, setup, sweep
 from flows.experiment import ExperimentError
 from flows.workspace import find_commit, find_experiment
 from gan.data.packed import read_manifest, write_manifest
@@ -135,16 +135,15 @@ COMMAND_LINES: dict[str, tuple[Callable[[list[str]], int], list[str]]] = {
     "pipeline": (pipeline.main, ["WORD"]),
     "override of a pipeline": (pipeline.main, ["mnist-quick", "WORD"]),
     "key of a pipeline": (pipeline.main, ["mnist-quick", "WORD=1"]),
-    "remote of a pipeline": (pipeline.main, ["mnist-quick", "--devices=0", "--remote=WORD"]),
-    "revision of a pipeline": (pipeline.main, ["mnist-quick", "--devices=0", "--revision=WORD"]),
+    "remote of a pipeline": (pipeline.main, ["mnist-quick", "train.none=0", "--remote=WORD"]),
+    "revision of a pipeline": (pipeline.main, ["mnist-quick", "train.none=0", "--revision=WORD"]),
     "compare": (compare.main, ["mnist-quick", "WORD"]),
-    "remote of compare": (compare.main, ["mnist-quick", "--devices=0", "--remote=WORD"]),
+    "remote of compare": (compare.main, ["mnist-quick", "--parallel=0", "--remote=WORD"]),
     "override of evaluate": (evaluate.main, ["mnist-quick", "train.epochs=WORD"]),
     "remote of evaluate": (evaluate.main, ["mnist-quick", "seed=1", "--remote=WORD"]),
     "sweep": (sweep.main, ["WORD", "train.lr_d=0.1,0.2", "--metric=x"]),
     "space of a sweep": (sweep.main, ["mnist-quick", "WORD=0.1,0.2", "--metric=x"]),
-    "metric of a sweep": (sweep.main, ["mnist-quick", "train.lr_d=0.1,0.2", "--devices=0", "--metric=WORD"]),
-    "revision of verify": (verify.main, ["--devices=0", "--", "WORD"]),
+    "metric of a sweep": (sweep.main, ["mnist-quick", "train.lr_d=0.1,0.2", "--parallel=0", "--metric=WORD"]),
 }
 
 

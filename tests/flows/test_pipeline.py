@@ -106,7 +106,6 @@ def test_a_stage_that_refuses_its_parameters_ends_the_flow_in_its_own_words_with
         (["mnist-quick", "train.epoch=5"], "pipeline: params.yaml has no train.epoch; did you mean train.epochs?"),
         (["mnist-quick", "train.epochs"], "pipeline: 'train.epochs' is not KEY=VALUE"),
         (["mnist-quick", "train.epochs=[1"], "pipeline: 'train.epochs=[1': not valid YAML"),
-        (["mnist-quick", "--devices", "0"], "pipeline: devices: Input should be greater than or equal to 1"),
     ],
 )
 def test_wrong_arguments_are_refused_in_one_line_before_anything_starts(
