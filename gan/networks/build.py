@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
+from torch.nn.utils.parametrizations import _SpectralNorm, spectral_norm
 
 from gan.errors import InputError
 from gan.networks.cspup import CSPup, CSPupDiscriminator, CSPupGenerator
@@ -116,13 +116,26 @@ def scale_right_branches(generator: nn.Module, scale: float) -> None:
 def add_spectral_norm(network: nn.Module, seed: int) -> None:
     """Divide each layer's weight by its largest singular value (Miyato et al. 2018, arXiv 1802.05957), in place.
 
-    By torch's own parametrisation; the vectors of its power iteration start from `seed`.
+    By torch's own parametrisation, in float32 whatever the precision of products is; the vectors of its power iteration
+    start from `seed`.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for module in network.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 spectral_norm(module)
+        for module in network.modules():
+            if isinstance(module, _SpectralNorm):
+                module.__class__ = _ExactSpectralNorm
+
+
+class _ExactSpectralNorm(_SpectralNorm):
+    """Spectral norm whose singular value autocast does not round."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        with torch.autocast(weight.device.type, enabled=False):
+            normalised: Tensor = super().forward(weight)
+        return normalised
 
 
 def save_generator(path: Path, generator: nn.Module, architecture: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 import math
 import multiprocessing
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,8 @@ def run(
     images: int | None = None,
     kill_at: int = 0,
     kill: Any = None,
+    low_precision: bool = False,
+    compiled: bool = False,
     on_keep: Any = None,
     on_curves: Any = None,
     **changes: Any,
@@ -102,6 +105,8 @@ def run(
             z_dim=6,
             seed=1,
             device=torch.device("cpu"),
+            low_precision=low_precision,
+            compiled=compiled,
             recovery=folder,
             events=folder / "events",
             on_keep=on_keep or (lambda *_: None),
@@ -319,3 +324,49 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_term_and_keeps_the_checkp
 def test_a_batch_larger_than_the_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^train.batch_size: 45 is more than the 44 images"):
         run(tmp_path, batch_size=45)
+
+
+@pytest.mark.parametrize(
+    ("name", "norm", "changes"),
+    [
+        ("dcgan", "batch", {"r1_gamma": 1.0}),
+        ("vanilla", "none", {"loss": "least-squares"}),
+        ("cspup", "spectral", {"loss": "hinge", "real_label": 1.0}),
+        ("dcgan", "none", {"loss": "wasserstein", "real_label": 1.0, "gradient_penalty": 10.0}),
+    ],
+)
+def test_products_in_low_precision_make_other_bits_and_like_curves(
+    name: str, norm: str, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    exact = run(tmp_path / "exact", name=name, norm=norm, **changes)
+    low = run(tmp_path / "low", name=name, norm=norm, low_precision=True, **changes)
+    assert bits(low) != bits(exact)
+    assert {value.dtype for value in low.generator.state_dict().values()} <= {torch.float32, torch.int64}
+    for term in ("loss_d", "loss_g", "d_real", "z_spread", "grad_norm_d"):
+        assert low.curves[0][term] == pytest.approx(exact.curves[0][term], rel=0.05, abs=0.02)
+        assert low.curves[0][term] != exact.curves[0][term]
+    with pytest.raises(KilledError):
+        run(tmp_path / "killed", name=name, norm=norm, low_precision=True, kill_at=20, **changes)
+    assert bits(run(tmp_path / "killed", name=name, norm=norm, low_precision=True, **changes)) == bits(low)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("name", "norm", "changes"),
+    [
+        ("dcgan", "batch", {"r1_gamma": 1.0, "penalty_interval": 2}),
+        ("cspup", "spectral", {"loss": "hinge", "real_label": 1.0, "n_dis": 2}),
+        ("vanilla", "none", {"low_precision": True}),
+    ],
+)
+def test_compiled_networks_train_as_others_do(name: str, norm: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    plain = run(tmp_path / "plain", name=name, norm=norm, **changes)
+    compiled = run(tmp_path / "compiled", name=name, norm=norm, compiled=True, **changes)
+    assert list(compiled.generator.state_dict()) == list(plain.generator.state_dict())
+    if name != "vanilla":  # compiled, dropout draws other numbers
+        for term in ("loss_d", "loss_g", "d_real", "z_spread", "grad_norm_d", "grad_norm_g"):
+            assert compiled.curves[0][term] == pytest.approx(plain.curves[0][term], rel=1e-3, abs=1e-4)
+    again = run(tmp_path / "again", name=name, norm=norm, compiled=True, **changes)
+    assert bits(again) == bits(compiled)
