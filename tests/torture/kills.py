@@ -179,6 +179,25 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "train.instance_noise": 0.1,
         "train.checkpoint_steps": 2,
     },
+    "two-processes": {
+        "hardware.devices": 2,
+        "train.r1_gamma": 0.5,
+        "train.penalty_interval": 3,
+        "train.augment": FULL_AUGMENTATION,
+        "train.real_label": [0.8, 1.0],
+        "train.checkpoint_steps": 2,
+    },
+    "two-processes-vanilla": {
+        "hardware.devices": 2,
+        "generator.name": "vanilla",
+        "discriminator.name": "vanilla",
+        "discriminator.norm": "spectral",
+        "train.loss": "hinge",
+        "train.r1_gamma": 0.0,
+        "train.instance_noise": 0.3,
+        "train.n_dis": 2,
+        "train.checkpoint_seconds": 0.3,
+    },
     "pair": {"train.checkpoint_steps": 1, "train.real_label": [0.8, 1.0], "train.augment": FULL_AUGMENTATION},
 }
 
@@ -240,9 +259,23 @@ class Run:
         found = []
         for process in psutil.process_iter():
             try:
-                if os.getsid(process.pid) == self.process.pid and process.status() != psutil.STATUS_ZOMBIE:
+                alive = process.status() != psutil.STATUS_ZOMBIE
+                if alive and os.getsid(process.pid) == self.process.pid:
                     found.append(process.pid)
             except (psutil.Error, ProcessLookupError, PermissionError):
+                continue
+        return found + self.trainers()
+
+    def trainers(self) -> list[int]:
+        """The living processes of a training that has several; each has a session of its own."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                words = process.cmdline()
+                takes_part = "stages.train" in words and words[-1] != "stages.train"
+                if takes_part and Path(process.cwd()) == self.project.path:
+                    found.append(process.pid)
+            except (psutil.Error, OSError):
                 continue
         return found
 
@@ -419,7 +452,7 @@ def kill(run: Run, kind: str) -> tuple[str, str]:
         os.killpg(group, signal.SIGKILL)
     else:
         where = look(run)
-        worker = run.worker()
+        worker = max(run.trainers(), default=run.worker())
         if kind == "SIGKILL to the stage" and worker is not None:
             os.kill(worker, signal.SIGKILL)
         elif kind == "SIGKILL to DVC":
