@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
-from gan.data.batches import epoch_order, to_float
+from gan.data.batches import epoch_order, scale_to_float, training_batches
 from gan.data.packed import Images
 from gan.errors import InputError
 from gan.params import TrainParams
@@ -123,6 +124,7 @@ def train(
     stream = processes.Stream(derive_seed(seed, "train"), device)  # latents, labels, augmentations
     fixed = torch.randn(16, z_dim, generator=torch.Generator().manual_seed(derive_seed(seed, "fixed"))).to(device)
     measured = torch.zeros(params.log_every, len(TERMS), device=device)  # a line a step since the last row
+    nothing = torch.zeros((), device=device)
     curves: list[Row] = []
     step = 0
 
@@ -183,14 +185,13 @@ def train(
         if keeps_books:
             checkpoints = books.enter_context(CheckpointWriter(recovery))
             watch = books.enter_context(Watch(events, step, total, batch_size))
+        order = partial(epoch_order, len(images), seed)
+        batches = books.enter_context(training_batches(images, order, step, batch_size, device, part))
         saved = time.monotonic()
-        ordered_epoch, order = -1, np.empty(0, dtype=np.int64)
         while step < total:
-            epoch, position = divmod(step, steps_per_epoch)
-            if epoch != ordered_epoch:
-                ordered_epoch, order = epoch, epoch_order(len(images), seed, epoch)
-            real = to_float(images[order[position * batch_size : (position + 1) * batch_size][part]], device)
-            terms = measured[step % params.log_every]
+            real = scale_to_float(next(batches).permute(0, 3, 1, 2))
+            terms = dict.fromkeys(TERMS, nothing)
+            row = measured[step % params.log_every]
             optimiser_g.param_groups[0]["lr"] = params.lr_g * decay(params.lr_decay_g, step / total, params.lr_end)
             optimiser_d.param_groups[0]["lr"] = params.lr_d * decay(params.lr_decay_d, step / total, params.lr_end)
             penalise = step % params.penalty_interval == 0 and penalised
@@ -206,7 +207,7 @@ def train(
             real_logits, fake_logits = discriminate(real, judge), discriminate(shown, judge)
             labels = draw_real_labels(params.real_label, real_logits, stream)
             loss_d = loss.discriminator(real_logits, fake_logits, labels)
-            penalty = torch.zeros((), device=device)
+            penalty = nothing
             if real.requires_grad:
                 penalty = penalty + params.r1_gamma / 2 * gradient_square(real_logits, real)
             if shown.requires_grad:
@@ -220,14 +221,14 @@ def train(
             (loss_d + penalty).backward()
             processes.average_gradients(discriminator)
             logits = torch.cat([real_logits, fake_logits]).detach()
-            terms[TERMS.index("grad_norm_d")] = _gradient_norm(discriminator)
+            terms["grad_norm_d"] = _gradient_norm(discriminator)
             optimiser_d.step()
-            terms[TERMS.index("loss_d")] = loss_d.detach()
-            terms[TERMS.index("penalty")] = penalty.detach()
-            terms[TERMS.index("d_real")] = real_logits.detach().sigmoid().mean()
-            terms[TERMS.index("d_fake_before")] = fake_logits.detach().sigmoid().mean()
-            terms[TERMS.index("saturated")] = (logits.abs() > SATURATED_LOGIT).float().mean()
-            terms[TERMS.index("z_spread")] = processes.spread(shown)
+            terms["loss_d"] = loss_d.detach()
+            terms["penalty"] = penalty.detach()
+            terms["d_real"] = real_logits.detach().sigmoid().mean()
+            terms["d_fake_before"] = fake_logits.detach().sigmoid().mean()
+            terms["saturated"] = (logits.abs() > SATURATED_LOGIT).float().mean()
+            terms["z_spread"] = processes.spread(shown)
 
             # The generator learns to be taken for real; the discriminator only passes the gradient on.
             if generator_step:
@@ -241,18 +242,18 @@ def train(
                 optimiser_g.zero_grad()
                 loss_g.backward()
                 processes.average_gradients(generator)
-                terms[TERMS.index("grad_norm_g")] = _gradient_norm(generator)
-                terms[TERMS.index("grad_norm_g_first")] = _gradient_norm(first_block)
+                terms["grad_norm_g"] = _gradient_norm(generator)
+                terms["grad_norm_g_first"] = _gradient_norm(first_block)
                 optimiser_g.step()
                 discriminator.requires_grad_(True)
-                terms[TERMS.index("loss_g")] = loss_g.detach()
-                terms[TERMS.index("d_fake_after")] = fake_logits.detach().sigmoid().mean()
+                terms["loss_g"] = loss_g.detach()
+                terms["d_fake_after"] = fake_logits.detach().sigmoid().mean()
                 if average is not None:
                     seen = batch_size * params.n_dis
                     ema = average_decay(params.ema_kimg, params.ema_rampup, step * batch_size, seen)
                     update_average(average, generator, ema)
 
-            terms.copy_(processes.average(terms))
+            row.copy_(processes.average(torch.stack(list(terms.values()))))
             if not keeps_books:
                 continue
             row_due = step % params.log_every == 0 or step == total
@@ -346,7 +347,8 @@ def _refuse_infinite(window: Window, step: int, *networks: nn.Module) -> None:
     if broken:
         at, _, name, value = min(broken)
         raise InputError(f"{name} is {value} at step {at}; {advice}")
-    for network in networks:
-        for name, tensor in network.state_dict().items():
-            if not tensor.isfinite().all():
-                raise InputError(f"{name} is not finite after step {step}; {advice}")
+    states = [(name, tensor) for network in networks for name, tensor in network.state_dict().items()]
+    finite = torch.stack([tensor.isfinite().all() for _, tensor in states]).tolist()  # waits for a GPU once
+    for (name, _), is_finite in zip(states, finite, strict=True):
+        if not is_finite:
+            raise InputError(f"{name} is not finite after step {step}; {advice}")
