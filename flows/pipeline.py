@@ -20,6 +20,7 @@ from prefect.tasks import Task
 
 from flows.artifacts import publish_run
 from flows.experiment import EXPERIMENTS, ExperimentError, default_name, read_experiments, settings_of
+from flows.hosts import Hosts, joined
 from flows.parameters import ExperimentName, Overrides, Remote, Revision, described, read_overrides, run_flow
 from flows.processes import CommandError, adapt_to_worker, run
 from flows.reproduction import Reproduction, StageError, StoppedEarlyError
@@ -92,6 +93,7 @@ def pipeline(
     revision: Revision = "HEAD",
     remote: Remote = None,
     stop_early: StopEarly = False,
+    hosts: Hosts = [],  # noqa: B006 (likewise)
 ) -> State[Any]:
     """Run one experiment of experiments.yaml from the data to the report, as the commit says, and keep it by name.
 
@@ -107,7 +109,7 @@ def pipeline(
             work.set_params(settings_of(experiment, read_experiments(work.folder / EXPERIMENTS)) | overrides)
             work.link_given()
             work.check_name(kept_as)
-            run_stages(work, kept_as, stop_early)
+            run_stages(work, kept_as, stop_early, hosts, remote)
             verdict = keep(work, kept_as)
     except StoppedEarlyError as error:
         get_run_logger().warning("%s", error)
@@ -131,7 +133,9 @@ def say_what_runs(home: Path, commit: str) -> None:
         log.warning("not part of it, since it is not committed: %s", ", ".join(changed))
 
 
-def run_stages(work: Workspace, name: str, stop_early: bool) -> None:
+def run_stages(
+    work: Workspace, name: str, stop_early: bool, hosts: Sequence[str] = (), remote: str | None = None
+) -> None:
     """The whole pipeline, a task a stage, holding as many of this host's slots as its parameters ask for where needed.
 
     Raises StageError if a stage fails, and StoppedEarlyError if training is stopped early.
@@ -139,9 +143,11 @@ def run_stages(work: Workspace, name: str, stop_early: bool) -> None:
     environment = work.environment(name)
     done: set[str] = set()
     follow_stages(Reproduction(work.folder, [PREPARED], environment), done)
-    with slots(work.home, work.params()["hardware"]):
-        hopeless = judge_curves(work.folder) if stop_early else None
-        follow_stages(Reproduction(work.folder, [], environment), done, hopeless)
+    with slots(work.home, work.params()["hardware"], 1 + len(hosts)), joined(work, hosts, remote) as together:
+        judged = judge_curves(work.folder) if stop_early else (lambda: "")
+        watched = stop_early or hosts
+        hopeless = (lambda: together.lost() or judged()) if watched else None
+        follow_stages(Reproduction(work.folder, [], environment | together.environment), done, hopeless)
 
 
 def follow_stages(reproduction: Reproduction, done: set[str], hopeless: Callable[[], str] | None = None) -> None:
@@ -208,6 +214,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--name", help="what to call the result")
     parser.add_argument("--revision", default="HEAD", help="the commit to run (default: HEAD)")
     parser.add_argument("--remote", help="a git remote to share the result through")
+    parser.add_argument("--hosts", nargs="+", default=[], metavar="HOST", help="other hosts that take part in training")
     parser.add_argument("--stop-early", action="store_true", help="stop a training whose curves leave no hope")
     options = parser.parse_args(arguments)
     return run_flow(pipeline, lambda: vars(options) | {"overrides": read_overrides(options.overrides)})

@@ -36,6 +36,7 @@ from ruamel.yaml.error import YAMLError
 
 from flows.artifacts import REPORTS
 from flows.experiment import ExperimentError
+from flows.hosts import queue_of
 from flows.processes import CommandError, environment
 from flows.slots import ensure_limit
 from flows.workspace import find_home
@@ -230,7 +231,7 @@ def ensure_worker(home: Path, worker: str, limit: int, api: str, reports: str) -
     name = f"{socket.gethostname()}-{home.name}-{worker}"
     command = ["-m", "prefect", "worker", "start", "--pool", POOL, "--type", ProcessWorker.type, "--name", name]
     if worker == "computing":
-        command += ["--work-queue", "default", "--limit", str(limit)]
+        command += ["--work-queue", "default", "--work-queue", queue_of(socket.gethostname()), "--limit", str(limit)]
     else:
         command += ["--work-queue", worker]
 

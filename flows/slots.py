@@ -40,12 +40,12 @@ def _list_slots(home: Path) -> list[str]:
     return [slot["slot"] for slot in json.loads(run("python", "-m", "stages.slots", "--json", folder=home))]
 
 
-def count_wanted(home: Path, hardware: Mapping[str, Any]) -> int:
-    """How many of this host's slots a run takes, by its parameters: processes on the CPU share the one of the CPU."""
+def count_wanted(home: Path, hardware: Mapping[str, Any], hosts: int) -> int:
+    """How many of this host's slots a run on `hosts` hosts takes: processes on the CPU share the one of the CPU."""
     here = _list_slots(home)
     if hardware["device"] == "cpu" or here == ["cpu"]:
         return 1
-    return len(here) if hardware["devices"] == "auto" else int(hardware["devices"])
+    return len(here) if hardware["devices"] == "auto" else int(hardware["devices"]) // hosts
 
 
 def ensure_limit(home: Path) -> int:
@@ -75,12 +75,14 @@ def _say_if_waiting(count: int) -> None:
 
 
 @contextmanager
-def slots(home: Path, hardware: Mapping[str, Any]) -> Iterator[None]:
+def slots(home: Path, hardware: Mapping[str, Any], hosts: int = 1) -> Iterator[None]:
     """Hold as many of this host's slots as the section `hardware` asks for, all at once, after waiting for them.
+
+    hosts: how many share what it asks for.
 
     Raises ExperimentError where the host has fewer.
     """
-    count = count_wanted(home, hardware)
+    count = count_wanted(home, hardware, hosts)
     limit = patiently(lambda: ensure_limit(home))
     if count > limit:
         raise ExperimentError(f"hardware.devices: {count}, but {socket.gethostname()} has {limit}")

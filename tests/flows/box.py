@@ -54,9 +54,10 @@ class Box:
         self.command("prefect", "--no-prompt", "deploy", "--all")
 
     @contextmanager
-    def worker(self) -> Iterator[subprocess.Popen[bytes]]:
-        """A worker of this checkout; ended, with all that it runs, at the end."""
+    def worker(self, *queues: str) -> Iterator[subprocess.Popen[bytes]]:
+        """A worker of this checkout, for all queues or for these; ended, with all that it runs, at the end."""
         command = ["prefect", "worker", "start", "--pool", POOL, "--type", "process"]
+        command += [word for queue in queues for word in ("--work-queue", queue)]
         with (self.project.path.parent / "worker.log").open("ab") as log:
             process = subprocess.Popen(
                 command,
