@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from benchmarks.growth_parts import CORES, PARTS, ROOT, Part
+from benchmarks.growth_parts import AN_IMAGE, CORES, PARTS, ROOT, Part
 from gan.figures.style import BLUE, GREEN, INK, ORANGE, VERMILLION, chart, save_svg
 
 LOOK_SECONDS = 0.05
@@ -108,27 +108,30 @@ def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
     return float(np.polyfit(np.log(sizes), np.log(np.maximum(values, 1e-9)), 1)[0])
 
 
-def columns(part: Part, points: Sequence[Point]) -> dict[str, list[float]]:
-    """All curves of a part, by what stands above their column."""
-    several = len(part.ways) > 1
-    found = {f"{name}, s": [point.seconds[name] for point in points] for name in points[0].seconds}
-    found["CPU in all, s"] = [point.work for point in points]
+def times(part: Part, points: Sequence[Point]) -> dict[str, list[float]]:
+    """The curves of time, by what stands above their column."""
+    unit, scale = ("µs", 1e6) if part.per == AN_IMAGE else ("s", 1.0)
+    found = {f"{name}, {unit}": [scale * point.seconds[name] for point in points] for name in points[0].seconds}
+    return found | {"CPU in all, s": [point.work for point in points]}
+
+
+def memories(part: Part, points: Sequence[Point]) -> dict[str, list[float]]:
+    """The curves of memory, by what stands above their column."""
+    found = {}
     for way in part.ways:
-        said = f"{way}: " if several else ""
+        said = f"{way}: " if way else ""
         found[f"{said}own memory, MB"] = [point.own[way] for point in points]
         found[f"{said}with mapped files, MB"] = [point.all[way] for point in points]
     return found
 
 
-def table(part: Part, points: Sequence[Point]) -> str:
+def table(size: str, sizes: Sequence[int], curves: Mapping[str, Sequence[float]]) -> str:
     """A Markdown table: a row a size, and the exponents of all sizes and of the last two."""
-    curves, sizes = columns(part, points), [point.size for point in points]
-    rows = [["", *curves], ["---"] * (1 + len(curves))]
+    rows = [[size, *curves], ["---"] * (1 + len(curves))]
     rows += [[f"{size:,}", *(_number(curve[row]) for curve in curves.values())] for row, size in enumerate(sizes)]
     for said, start in (("exponent", 0), ("of the last two", -2)):
         slopes = (exponent(sizes[start:], curve[start:]) for curve in curves.values())
         rows.append([said, *(f"{round(slope, 2) + 0.0:.2f}" for slope in slopes)])  # no -0.00
-    rows[0][0] = part.size
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
@@ -197,7 +200,10 @@ def main() -> None:
             parser.error(f"--largest: {name} starts at {part.sizes[0]}")
         points = [measure(name, size) for size in sizes]
         print(f"\n## {part.title}\n\n`python -m benchmarks.growth {name}`; seconds for {part.per}.\n")
-        print(table(part, points), flush=True)
+        both = [times(part, points), memories(part, points)]
+        for curves in both if len(part.ways) > 1 else [both[0] | both[1]]:
+            print(table(part.size, sizes, curves), flush=True)
+            print()
         draw(part, points, options.out / f"{name}.svg")
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks import growth_parts
-from benchmarks.growth import Point, exponent, measure, table
+from benchmarks.growth import Point, exponent, measure, memories, table, times
 from benchmarks.growth_parts import PARTS, ROOT, Part, make_nothing, run_order
 from gan.data import batches
 
@@ -28,7 +28,8 @@ def test_a_table_has_a_row_a_size_and_the_exponents() -> None:
         Point(10, {"work": 0.5}, {"": 50.0}, {"": 120.4}, 2.0),
         Point(1000, {"work": 50.0}, {"": 50.0}, {"": 1204.0}, 200.0),
     ]
-    assert table(part, points).splitlines() == [
+    curves = times(part, points) | memories(part, points)
+    assert table("images", [10, 1000], curves).splitlines() == [
         "| images | work, s | CPU in all, s | own memory, MB | with mapped files, MB |",
         "| --- | --- | --- | --- | --- |",
         "| 10 | 0.5 | 2 | 50 | 120 |",
