@@ -79,14 +79,14 @@ def test_training_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_command_prints_a_table_and_draws_it(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.growth", "order", "--largest", "1e6", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "benchmarks.growth", "prepare-idx", "--largest", "1e4", "--out", str(tmp_path)]
     said = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     machine, *rows = said.splitlines()
     assert "cores" in machine
     assert [row.split("|")[1].strip() for row in rows if row.startswith("|")] == [
-        "images", "---", "100,000", "1,000,000", "exponent", "of the last two",
+        "images", "---", "1,000", "10,000", "exponent", "of the last two",
     ]  # fmt: skip
-    assert (tmp_path / "order.svg").read_text().startswith("<?xml")
+    assert (tmp_path / "prepare-idx.svg").read_text().startswith("<?xml")
 
 
 @pytest.mark.parametrize(
