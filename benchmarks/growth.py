@@ -23,9 +23,10 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+from matplotlib.ticker import NullLocator
 
 from benchmarks.growth_parts import AN_IMAGE, CORES, PARTS, ROOT, Part
-from gan.figures.style import BLUE, GREEN, INK, ORANGE, VERMILLION, chart, save_svg
+from gan.figures.style import BLUE, GREEN, INK, ORANGE, VERMILLION, chart, save_svg, tick_log_axis
 
 LOOK_SECONDS = 0.05
 """Between two looks at the memory."""
@@ -141,25 +142,27 @@ def _number(value: float) -> str:
 
 def draw(part: Part, points: Sequence[Point], path: Path) -> None:
     """The curves of time and of memory, side by side."""
-    with chart(3.2, 9.0) as figure:
-        time, memory = figure.subplots(1, 2)
-        sizes = [point.size for point in points]
-        for name, colour in zip(points[0].seconds, COLOURS, strict=False):
-            time.plot(sizes, [point.seconds[name] for point in points], marker="o", color=colour, label=name)
-        for way, colour in zip(part.ways, COLOURS, strict=False):
-            memory.plot(
-                sizes, [point.own[way] for point in points], marker="o", color=colour, label=way or "own memory"
-            )
-        for axes, unit in ((time, f"seconds, {part.per}"), (memory, "MB")):
+    sizes = [point.size for point in points]
+    seconds = {name: [point.seconds[name] for point in points] for name in points[0].seconds}
+    memory = {way: [point.own[way] for point in points] for way in part.ways}
+    with chart(3.4, 9.0) as figure:
+        left, right = figure.subplots(1, 2)
+        for axes, curves, unit in ((left, seconds, f"seconds for {part.per}"), (right, memory, "own memory, MB")):
+            for (name, values), colour in zip(curves.items(), COLOURS, strict=False):
+                axes.plot(sizes, values, marker="o", color=colour, label=name)
             axes.set_xscale("log")
             axes.set_yscale("log")
+            axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+            axes.xaxis.set_minor_locator(NullLocator())
             axes.set_xlabel(part.size)
             axes.set_ylabel(unit)
-        memory.set_ylim(bottom=min(10.0, memory.get_ylim()[0]))
-        time.set_title(part.title)
-        memory.set_title("Memory")
-        if len(points[0].seconds) > 1:
-            time.legend()
+        right.set_ylim(bottom=10.0)
+        for axes in (left, right):
+            tick_log_axis(axes)
+        left.set_title(part.title)
+        right.set_title("Memory")
+        if len(seconds) > 1:
+            figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
         save_svg(figure, path)
 
 
