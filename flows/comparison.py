@@ -11,7 +11,7 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -281,21 +281,24 @@ def gathered(home: Path, results: Sequence[Result]) -> Iterator[Path]:
     """
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        for number, result in enumerate(results):
-            scores = folder / str(number) / SCORES
-            (folder / str(number) / "results/samples").mkdir(parents=True)
-            scores.write_text(run("git", "show", f"{result.commit}:{SCORES}", folder=home) + "\n", encoding="utf-8")
 
-        def bring(item: tuple[int, str]) -> None:
-            number, path = item
-            result, copy = results[number], folder / str(number) / path
-            try:
-                run("dvc", "get", str(home), path, "--rev", result.commit, "--out", str(copy), folder=copy.parent)
-            except CommandError as error:
-                get_logger("flows").warning("%s: %s is left out: %s", result.name, path, error)
+        def bring(number: int) -> None:
+            result, place = results[number], folder / str(number)
+            get = ("dvc", "get", "--quiet", "--rev", result.commit, str(home))
+            place.mkdir()
+            with suppress(CommandError):  # all at once, as DVC takes a second for each; what then lacks is told below
+                run(*get, "results", "--out", str(place / "results"), folder=place)
+            for path in SHOWN:
+                (place / path).parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    if not (place / path).exists():
+                        run(*get, path, "--out", str(place / path), folder=place)
+                except CommandError as error:
+                    get_logger("flows").warning("%s: %s is left out: %s", result.name, path, error)
+            scores = run("git", "show", f"{result.commit}:{SCORES}", folder=home)
+            (place / SCORES).write_text(scores + "\n", encoding="utf-8")
 
-        items = [(number, path) for number in range(len(results)) for path in SHOWN]
-        at_once(bring, items, os.cpu_count() or 1)
+        at_once(bring, range(len(results)), os.cpu_count() or 1)
         yield folder
 
 
