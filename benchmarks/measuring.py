@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from gan.data.packed import Images
 
 ROOT = Path(__file__).parents[1]
-POLL_SECONDS = 0.02
+POLL_SECONDS = 0.05
 ARITHMETIC = ("ATEN_", "DNNL_", "GOMP_", "KMP_", "MKL_", "NPY_", "OMP_", "ONEDNN_", "OPENBLAS_")
 """How variables begin that change kernels and threads, which no contestant shall have from the shell."""
 Found = TypeVar("Found")
@@ -44,14 +44,20 @@ class Finished:
     seconds: float
     """From its start to its end."""
     peak_mb: float
-    """Largest memory of it and its workers together, pages that they share counted once."""
+    """Largest memory of it and its workers together, pages that they share counted once; 0 if nobody looked."""
     value: Any
     """What it printed last, as JSON; None if it was not JSON."""
 
 
-def run_process(command: Sequence[str], environment: Mapping[str, str] | None = None, folder: Path = ROOT) -> Finished:
-    """Run a command in `folder` to its end. Exits, showing what it said, where it fails."""
+def run_process(
+    command: Sequence[str], environment: Mapping[str, str] | None = None, folder: Path = ROOT, *, memory: bool = False
+) -> Finished:
+    """Run a command in `folder` to its end. Exits, showing what it said, where it fails.
+
+    memory: whether to look at its memory, which takes time itself.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ARITHMETIC)}
+    peak, ended = 0.0, threading.Event()
     start = time.perf_counter()
     with subprocess.Popen(
         command,
@@ -61,11 +67,10 @@ def run_process(command: Sequence[str], environment: Mapping[str, str] | None = 
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        peak, ended = 0.0, threading.Event()
 
         def watch() -> None:
             nonlocal peak
-            while not ended.wait(POLL_SECONDS):
+            while memory and not ended.wait(POLL_SECONDS):
                 peak = max(peak, _memory_mb(process.pid))
 
         watcher = threading.Thread(target=watch)
@@ -98,9 +103,9 @@ def _memory_mb(pid: int) -> float:
     return total / 1e6
 
 
-def run_task(module: str, task: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> Finished:
+def run_task(module: str, task: Mapping[str, Any], *, memory: bool = False) -> Finished:
     """Have a benchmark's module do a part of its work in a process of its own: `python -m MODULE --task JSON`."""
-    return run_process([sys.executable, "-W", "ignore", "-m", module, "--task", json.dumps(task)], environment)
+    return run_process([sys.executable, "-W", "ignore", "-m", module, "--task", json.dumps(task)], memory=memory)
 
 
 def alternate(contestants: Mapping[str, Callable[[], Found]], rounds: int) -> dict[str, list[Found]]:

@@ -214,7 +214,7 @@ def count_operations(case: Case) -> dict[str, float]:
     def counted(run: Callable[[int, Path], None], steps: int) -> int:
         with tempfile.TemporaryDirectory() as folder, Operations() as operations:
             run(steps, Path(folder))
-        return operations.total
+        return int(operations.total)
 
     runs: dict[str, Callable[[int, Path], None]] = {OURS: ours}
     runs |= {name: partial(theirs, name) for name in baselines(params)}
