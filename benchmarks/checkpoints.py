@@ -7,66 +7,40 @@ and what the thread that writes it takes from the steps meanwhile.
 
 import argparse
 import logging
-import os
-import platform
 import statistics
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from ruamel.yaml import YAML
-
+from benchmarks.measuring import (
+    build_networks,
+    describe_machine,
+    find_device,
+    random_images,
+    read_experiment,
+    train_ours,
+)
 from gan.data.packed import Images
-from gan.networks.build import build_discriminator, build_generator, first_block, initialise
-from gan.params import Params, check_params
+from gan.networks.build import first_block
+from gan.params import Params
 from gan.training.checkpoints import list_checkpoints
-from gan.training.loop import train
 
-ROOT = Path(__file__).parents[1]
 EXPERIMENTS = ("mnist-quick", "mnist-dcgan", "celeba-cspup")
-
-
-def read_experiment(name: str) -> Params:
-    """The parameters of an experiment of experiments.yaml."""
-    yaml = YAML(typ="safe", pure=True)
-    values = yaml.load(ROOT / "params.yaml")
-    for key, value in yaml.load(ROOT / "experiments.yaml")[name].get("set", {}).items():
-        section, _, leaf = key.rpartition(".")
-        (values[section] if section else values)[leaf] = value
-    return check_params(values)
 
 
 def seconds_of_training(params: Params, images: Images, steps: int, checkpoint_steps: int) -> tuple[float, float]:
     """Seconds for so many steps, and the size of a checkpoint in MB."""
-    shape = {"image_size": params.data.image_size, "channels": params.data.channels}
-    initial = {"init", "init_std", "bn_mean", "right_scale"}
-    generator = build_generator(**params.generator.model_dump(exclude=initial) | shape)
-    discriminator = build_discriminator(**params.discriminator.model_dump(exclude=initial) | shape)
-    for network in (generator, discriminator):
-        initialise(network, "normal", 0.02, 1.0, 0)
+    generator, discriminator = build_networks(params)
     settings: dict[str, Any] = {"epochs": 1, "keep": 0, "checkpoint_seconds": 0.0, "grid_every": 10**9}
     settings |= {"checkpoint_steps": checkpoint_steps}
+    params = params.model_copy(update={"train": params.train.model_copy(update=settings)})
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         start = time.perf_counter()
-        train(
-            images[: steps * params.train.batch_size],
-            generator,
-            discriminator,
-            params.train.model_copy(update=settings),
-            first_block=first_block(generator),
-            z_dim=params.generator.z_dim,
-            seed=0,
-            device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
-            recovery=folder,
-            events=folder / "events",
-            on_keep=lambda *_: None,
-            on_curves=lambda _: None,
-        )
-        return time.perf_counter() - start, list_checkpoints(folder)[0].stat().st_size / 1e6
+        images = images[: steps * params.train.batch_size]
+        train_ours(params, images, generator, discriminator, first_block(generator), folder)
+        return time.perf_counter() - start, list_checkpoints(folder / "recovery")[0].stat().st_size / 1e6
 
 
 def main() -> None:
@@ -79,18 +53,14 @@ def main() -> None:
     if options.steps < 2 or options.steps % 2:
         parser.error("--steps: give an even number")
     logging.disable()
-    processor = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
-    print(
-        f"{processor}, {len(os.sched_getaffinity(0))} cores, torch {torch.__version__}; {options.steps} steps a round"
-    )
+    print(f"{describe_machine(find_device())}; {options.steps} steps a round")
     print(
         "\n| experiment | MB a checkpoint | seconds a step | seconds a checkpoint (spread) | each | share of the time |"
     )
     print("|---|---|---|---|---|---|")
     for name in options.experiments:
         params = read_experiment(name)
-        shape = (options.steps * params.train.batch_size, params.data.image_size, params.data.image_size)
-        images = np.random.default_rng(0).integers(0, 256, (*shape, params.data.channels), np.uint8)
+        images = random_images(params, options.steps * params.train.batch_size)
         seconds_of_training(params, images, options.steps, 0)  # warms up
         costs, steps = [], []
         for _ in range(options.rounds):

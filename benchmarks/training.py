@@ -42,7 +42,8 @@ STEPS = {
     "mnist-dcgan": {"cpu": 12, "cuda": 1200},
     "celeba-cspup": {"cpu": 12, "cuda": 1200},
 }
-"""Experiments that are measured, and the steps of each loop; a quarter of them warms up."""
+"""Experiments that are measured unless others are named, and the steps of each loop; a quarter of them warms up."""
+OTHER_STEPS = {"cpu": 12, "cuda": 1200}
 MODES = {"cpu": ["hardware.cpu_isa=native"], "cuda": ["hardware.deterministic=false"]}
 """Modes of the project's own that are compared with the parameters as they are."""
 DIGITS = 60_000
@@ -198,7 +199,8 @@ def count_operations(case: Case) -> dict[str, float]:
     params = case.params
     # Penalties and steps of the generator come once in so many steps.
     period = params.train.penalty_interval * params.train.n_dis
-    train_params = params.train.model_copy(update={"batch_size": FLOPS_BATCH, "checkpoint_seconds": 0.0})
+    rare = {"checkpoint_seconds": 0.0, "grid_every": 10**9}
+    train_params = params.train.model_copy(update={"batch_size": FLOPS_BATCH} | rare)
     hardware = params.hardware.model_copy(update={"device": "cpu"})
     params = params.model_copy(update={"train": train_params, "hardware": hardware})
 
@@ -389,7 +391,7 @@ def work(task: Mapping[str, Any]) -> dict[str, Any]:
 def main(arguments: Sequence[str]) -> None:
     """Print a table an experiment."""
     parser = argparse.ArgumentParser(f"python -m {MODULE}", description=__doc__.partition("\n")[0])
-    parser.add_argument("experiments", nargs="*", default=list(STEPS), help=f"of {', '.join(STEPS)}")
+    parser.add_argument("experiments", nargs="*", default=list(STEPS), help=f"default: {', '.join(STEPS)}")
     parser.add_argument("--steps", type=int, help="of each loop, a multiple of 4")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2, help="of the baselines' DataLoader (default: 2)")
@@ -404,25 +406,24 @@ def main(arguments: Sequence[str]) -> None:
         print(json.dumps(work(options.task)))
         return
     try:
-        device = measuring.find_device()
-        cases = [
-            Case(name, tuple(options.set), options.steps or STEPS[name][device], options.workers)
+        all_params = [
+            measuring.read_experiment(name, [*options.set, *mode.split(",")] if mode else options.set)
             for name in options.experiments
+            for mode in ["", *(options.mode or ())]
         ]
-        for case in cases:
-            if case.params.hardware.device == "cpu":
-                device = "cpu"
-            if case.steps < 4 or case.steps % 4:
-                parser.error("--steps: give a multiple of 4")
-        print(measuring.describe_machine(device), flush=True)
-        modes = [mode for mode in (MODES[device] if options.mode is None else options.mode) if mode]
-        for case in cases:
-            if options.profile:
-                print(f"\n### {case.experiment}\n\n{_ask(case.task('profile'))['text']}", flush=True)
-            else:
-                compare(case, modes, device, options.rounds, options.faces, options.toy)
-    except (InputError, KeyError) as error:
+    except InputError as error:
         sys.exit(f"training: {error}")
+    if options.steps is not None and (options.steps < 4 or options.steps % 4):
+        parser.error("--steps: give a multiple of 4")
+    device = "cpu" if all_params[0].hardware.device == "cpu" else measuring.find_device()
+    modes = MODES[device] if options.mode is None else [mode for mode in options.mode if mode]
+    print(measuring.describe_machine(device), flush=True)
+    for name in options.experiments:
+        case = Case(name, tuple(options.set), options.steps or STEPS.get(name, OTHER_STEPS)[device], options.workers)
+        if options.profile:
+            print(f"\n### {name}\n\n{_ask(case.task('profile'))['text']}", flush=True)
+        else:
+            compare(case, modes, device, options.rounds, options.faces, options.toy)
 
 
 if __name__ == "__main__":
