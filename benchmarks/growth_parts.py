@@ -181,7 +181,7 @@ def run_batch(batch_size: int, folder: Path, _: str) -> Seconds:
 def _seconds_an_image(folder: Path, *, side: int, batch_size: int, images: int) -> float:
     import torch
 
-    from benchmarks.checkpoints import read_experiment
+    from benchmarks.measuring import read_experiment
     from gan.networks.build import build_discriminator, build_generator, first_block, initialise
     from gan.training.loop import train
 

@@ -230,6 +230,8 @@ def train_ours(
         z_dim=params.generator.z_dim,
         seed=params.seed,
         device=open_device(params),
+        low_precision=params.hardware.precision == "bfloat16",
+        compiled=params.hardware.compile,
         recovery=folder / "recovery",
         events=folder / "events",
         on_keep=on_keep,
@@ -242,7 +244,8 @@ def open_device(params: Params) -> "torch.device":
     from gan import device
 
     hardware = params.hardware
-    return device.open_device(hardware.device, hardware.threads, hardware.deterministic)
+    tf32 = hardware.precision == "tf32"
+    return device.open_device(hardware.device, hardware.threads, hardware.deterministic, tf32=tf32)
 
 
 def synchronise(device: "torch.device") -> None:

@@ -313,7 +313,7 @@ def compare(case: Case, modes: Sequence[str], device: str, rounds: int, archive:
     precisions = {}
     for mode in ["", *modes]:
         changed = Case(case.experiment, (*case.changes, *mode.split(",")) if mode else case.changes, *_size(case))
-        precisions[_called(mode)] = getattr(changed.params.hardware, "precision", "float32")
+        precisions[_called(mode)] = changed.params.hardware.precision
         contestants[_called(mode)] = partial(_ask, changed.task("ours"))
     for name in baselines(params):
         task = case.task("baseline", name=name, archive=None if archive is None else str(archive))
@@ -326,7 +326,16 @@ def compare(case: Case, modes: Sequence[str], device: str, rounds: int, archive:
     for name in list(contestants)[1:]:
         seconds = [each["seconds"] for each in found[name]]
         precision = precisions.get(name, "float32")
-        rows.append(_row(name, seconds, ours, batch, operations[name.partition(",")[0]], largest[precision]))
+        rows.append(
+            _row(
+                name,
+                seconds,
+                ours,
+                batch,
+                operations[name.partition(",")[0]],
+                largest["bfloat16" if precision == "bfloat16" else "float32"],
+            )
+        )
     print(f"\n### {case.experiment}{''.join(f', {change}' for change in case.changes)}\n")
     print(
         f"{params.data.image_size}x{params.data.image_size}, {params.generator.name} against "
