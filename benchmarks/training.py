@@ -313,7 +313,7 @@ def compare(case: Case, modes: Sequence[str], device: str, rounds: int, archive:
     precisions = {}
     for mode in ["", *modes]:
         changed = Case(case.experiment, (*case.changes, *mode.split(",")) if mode else case.changes, *_size(case))
-        precisions[_called(mode)] = changed.params.hardware.precision
+        precisions[_called(mode)] = "bfloat16" if changed.params.hardware.precision == "bfloat16" else "float32"
         contestants[_called(mode)] = partial(_ask, changed.task("ours"))
     for name in baselines(params):
         task = case.task("baseline", name=name, archive=None if archive is None else str(archive))
@@ -333,7 +333,7 @@ def compare(case: Case, modes: Sequence[str], device: str, rounds: int, archive:
                 ours,
                 batch,
                 operations[name.partition(",")[0]],
-                largest["bfloat16" if precision == "bfloat16" else "float32"],
+                largest[precision],
             )
         )
     print(f"\n### {case.experiment}{''.join(f', {change}' for change in case.changes)}\n")
