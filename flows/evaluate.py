@@ -97,7 +97,7 @@ def score_again(
         work.set_params(overrides)
         work.link_given()
         work.check_name(kept_as)
-        with slots(home, work.params()["hardware"]):
+        with slots(home, work.params()["hardware"] | {"devices": 1}):
             follow_stages(Reproduction(work.folder, ["--single-item", *STAGES], work.environment(kept_as)), set())
         keep(work, kept_as)
     if remote and (pushed := push_experiment(home, work.reference(kept_as), remote, return_state=True)).is_failed():

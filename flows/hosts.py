@@ -7,11 +7,13 @@ ATELIER_HOSTS, ATELIER_HOST and ATELIER_RENDEZVOUS which of how many they are, a
 import re
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any
 
+import httpx
 from prefect import flow, get_run_logger
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State, StateType
@@ -29,9 +31,12 @@ from flows.slots import slots
 from flows.workspace import Workspace, find_commit, find_home, workspace
 from gan.documents import shown
 
-HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}")
-MEETING = r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9][A-Za-z0-9.-]{0,252}):[0-9]{1,5}$"
+HOST = re.compile(r"[A-Za-z0-9][\w.-]{0,252}", re.ASCII)
+MEETING = r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9][A-Za-z0-9_.-]{0,252}):[0-9]{1,5}$"
 PREPARED = "prepare"
+POOL = "atelier"
+SILENCE = 120.0
+"""Seconds without a sign of a worker after which its host is taken to be away."""
 
 
 def _host(name: str) -> str:
@@ -58,36 +63,62 @@ class Together:
 
     environment: dict[str, str]
     """For the first host's stages."""
+    ask: Callable[[], None]
+    """Have the others take part; to be called as the training begins."""
     lost: Callable[[], str]
     """Why the training cannot go on, once one of them has failed; empty before that."""
 
 
 @contextmanager
 def joined(work: Workspace, hosts: Sequence[str], remote: str | None) -> Iterator[Together]:
-    """Have the workers of `hosts` take part in the trainings of the block; at its end they stop.
+    """Have the workers of `hosts` take part in the training of the block, once they are asked; at its end they stop.
 
-    Raises ExperimentError where the server has no deployment for that.
+    Raises ExperimentError where they cannot share the devices that the parameters ask for, or do not listen.
     """
     if not hosts:
-        yield Together({}, lambda: "")
+        yield Together({}, lambda: None, lambda: "")
         return
+    count, params = 1 + len(hosts), work.params()
+    devices = params["hardware"]["devices"]
+    if devices != "auto" and devices % count:
+        raise ExperimentError(f"hardware.devices: {devices} cannot be spread evenly over {count} hosts")
+    if len({*hosts, socket.gethostname()}) < count:
+        raise ExperimentError(f"hosts: {', '.join(hosts)}: name each of the others once, and not this one")
+    for host in hosts:
+        patiently(partial(_check_listens, host))
     meeting = f"{socket.gethostname()}:{_free_port()}"
-    count = 1 + len(hosts)
-    asked = {"params": work.params(), "revision": work.commit, "remote": remote, "hosts": count, "meeting": meeting}
+    asked = {"params": params, "revision": work.commit, "remote": remote, "hosts": count, "meeting": meeting}
     runs: dict[str, FlowRun] = {}
-    try:
+
+    def ask() -> None:
         for rank, host in enumerate(hosts, 1):
             runs[host] = patiently(partial(_ask, host, {**asked, "host": rank}))
-        yield Together(_place(count, 0, meeting), partial(_find_lost, runs))
+
+    try:
+        yield Together(_place(count, 0, meeting), ask, partial(_find_lost, runs))
     finally:
         _stop(runs)
 
 
+def _check_listens(host: str) -> None:
+    with get_client(sync_client=True) as client:
+        try:
+            polled = client.read_work_queue_by_name(queue_of(host), work_pool_name=POOL).last_polled
+        except ObjectNotFound:
+            polled = None
+    if polled is None or (datetime.now(UTC) - polled).total_seconds() > SILENCE:
+        raise ExperimentError(f"hosts: no worker of {host} listens; run `make prefect` there, as README.md has it")
+
+
 def _ask(host: str, parameters: dict[str, Any]) -> FlowRun:
-    name = f"{host} takes part"
     try:
         run = run_deployment(
-            "join/join", parameters=parameters, flow_run_name=name, work_queue_name=queue_of(host), timeout=0
+            "join/join",
+            parameters=parameters,
+            flow_run_name=f"{host} takes part",
+            work_queue_name=queue_of(host),
+            timeout=0,
+            idempotency_key=f"{parameters['meeting']} {parameters['host']}",  # it may be asked again
         )
     except ObjectNotFound:
         raise ExperimentError("hosts: the server has no deployment join/join; `make prefect` deploys it") from None
@@ -96,9 +127,9 @@ def _ask(host: str, parameters: dict[str, Any]) -> FlowRun:
 
 
 def _find_lost(runs: Mapping[str, FlowRun]) -> str:
-    with get_client(sync_client=True) as client:
+    with suppress(httpx.HTTPError, ObjectNotFound), get_client(sync_client=True) as client:  # it is asked again soon
         for host, run in runs.items():
-            state = patiently(partial(client.read_flow_run, run.id)).state
+            state = client.read_flow_run(run.id).state
             if state is not None and state.is_final() and not state.is_completed():
                 return f"{host} takes no part: {state.message or state.name}"
     return ""

@@ -147,20 +147,33 @@ def run_stages(
         judged = judge_curves(work.folder) if stop_early else (lambda: "")
         watched = stop_early or hosts
         hopeless = (lambda: together.lost() or judged()) if watched else None
-        follow_stages(Reproduction(work.folder, [], environment | together.environment), done, hopeless)
+        reproduction = Reproduction(work.folder, [], environment | together.environment)
+        try:
+            follow_stages(reproduction, done, hopeless, together.ask)
+        except StoppedEarlyError:
+            if lost := together.lost():
+                raise StageError(lost, killed=False) from None
+            raise
 
 
-def follow_stages(reproduction: Reproduction, done: set[str], hopeless: Callable[[], str] | None = None) -> None:
+def follow_stages(
+    reproduction: Reproduction,
+    done: set[str],
+    hopeless: Callable[[], str] | None = None,
+    before_training: Callable[[], None] = lambda: None,
+) -> None:
     """A task for each stage that DVC comes to, but for those `done`, to which they are added.
 
-    Raises StageError if a stage fails, after the retries of one that was killed, and StoppedEarlyError where `hopeless`
-    says of the training why.
+    `before_training` is called as the training begins. Raises StageError if a stage fails, after the retries of one
+    that was killed, and StoppedEarlyError where `hopeless` says of the training why.
     """
     with reproduction:
         for name in reproduction:
             if name in done:
                 reproduction.follow(name, get_run_logger().debug)
                 continue
+            if name == WATCHED:
+                before_training()
             state = stage(name, reproduction, hopeless if name == WATCHED else None, return_state=True)
             if state.name == STOPPED_EARLY:
                 raise StoppedEarlyError(state.message or name)

@@ -45,7 +45,8 @@ def count_wanted(home: Path, hardware: Mapping[str, Any], hosts: int) -> int:
     here = _list_slots(home)
     if hardware["device"] == "cpu" or here == ["cpu"]:
         return 1
-    return len(here) if hardware["devices"] == "auto" else int(hardware["devices"]) // hosts
+    devices = hardware.get("devices", 1)  # commits of before have none
+    return len(here) if devices == "auto" else max(1, int(devices) // hosts)
 
 
 def ensure_limit(home: Path) -> int:

@@ -24,5 +24,10 @@ def open_device(name: str, threads: int, deterministic: bool, *, tf32: bool = Fa
     torch.backends.cudnn.benchmark = not deterministic
     if name == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
+    if number >= torch.cuda.device_count():
+        raise InputError(
+            f"hardware.devices: PyTorch finds {torch.cuda.device_count()} GPUs here (of one that is split, a process "
+            "has one part at most); ask for no more"
+        )
     torch.cuda.set_device(number)
     return torch.device("cuda", number)

@@ -295,12 +295,21 @@ class HardwareParams(Section):
     """`avx2`: hold the math libraries to AVX2 kernels, the same on every x86-64 machine that has it; `native`: the
     newest instructions of this machine, faster and with other last bits."""
     precision: Literal["float32", "tf32", "bfloat16"]
-    """Of the networks' products in training: `float32`; `tf32`: on GPUs, with factors of 10 bits; `bfloat16`: of 8.
-    Weights, sums and losses are float32 in each."""
+    """Of the networks' products in training: `float32`; `tf32`: on GPUs, with factors of 10 bits; `bfloat16`: of 8, and
+    so is what passes between layers. Weights, statistics of norms, and losses are float32 in each."""
     compile: bool
-    """true: torch.compile makes kernels for the networks in training, which takes a minute at its start."""
+    """true: torch.compile makes kernels for the networks in training, which takes a minute at its start. It cannot for
+    the discriminator's steps with a penalty, which then take as long as before."""
     deterministic: bool
     """true: only algorithms that give the same bits each time."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.precision == "tf32" and self.device == "cpu":
+            raise _contradiction(
+                "precision", "tf32, which is of GPUs, but hardware.device is cpu; use float32 or bfloat16"
+            )
+        return self
 
 
 class Params(Section):
@@ -380,6 +389,14 @@ class Params(Section):
                 "train.gradient_penalty",
                 "0, but train.loss wasserstein needs a hold on the discriminator's slope; use 10, or train.r1_gamma, "
                 "or discriminator.norm spectral",
+            )
+        devices = self.hardware.devices
+        size = self.train.batch_size
+        if devices != "auto" and devices > 1 and (size % devices or size < 2 * devices):
+            raise _contradiction(
+                "train.batch_size",
+                f"{size}, which cannot be cut into equal parts of two images or more for each of "
+                f"hardware.devices = {devices}",
             )
         if self.train.loss == "relativistic" and self.discriminator.norm == "batch":
             raise _contradiction(

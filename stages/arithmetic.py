@@ -22,7 +22,7 @@ COMPATIBLE is the one branch that is the same on both."""
 
 ANOTHER_ARITHMETIC = (
     "ATEN_", "DNNL_", "GOMP_", "GOTO_", "KMP_", "MKL_", "NPY_", "OMP_", "ONEDNN_", "OPENBLAS_",
-    "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+    "NCCL_ALGO", "NCCL_PROTO", "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
 )  # fmt: skip
 """How variables begin that change kernels, threads or precision; what the user's shell has of them is put aside."""
 

@@ -106,10 +106,10 @@ def recorded_digests() -> dict[str, str]:
         raise InputError(f"{LOCK}: not what DVC writes; git restore it, or run make doctor CLEAN=1") from None
 
 
-def describe_machine(hardware: HardwareParams, computes: bool) -> dict[str, Any]:
+def describe_machine(hardware: HardwareParams, computes: bool, shared: bool = False) -> dict[str, Any]:
     """On what kind of machine this process runs, as far as bytes may depend on it: no name, no date, no speed.
 
-    computes: whether the stage opens a device.
+    computes: whether the stage opens a device. shared: whether it takes as many as the parameters say.
     """
     held = hardware.cpu_isa == "avx2" and platform.machine() == "x86_64"
     return {
@@ -117,7 +117,7 @@ def describe_machine(hardware: HardwareParams, computes: bool) -> dict[str, Any]
         "device": describe_device(hardware) if computes else "cpu",
         "instructions": "AVX2" if held else f"all of {_processor()}",
         "c_library": " ".join(platform.libc_ver()),
-        "devices": count_devices(hardware) if computes else 1,
+        "devices": count_devices(hardware) if shared else 1,
         "threads": hardware.threads,
         "deterministic": hardware.deterministic,
         "python": f"{sys.version_info.major}.{sys.version_info.minor}",

@@ -23,7 +23,7 @@ from ruamel.yaml.error import YAMLError
 from gan.errors import InputError, find_no_room, is_no_memory
 from gan.params import Params, load_params
 from stages.arithmetic import hold_arithmetic
-from stages.hosts import count_here
+from stages.hosts import count_here, read_hosts
 from stages.layout import RECORDS, RECOVERY
 from stages.record import (
     PARAMS,
@@ -47,6 +47,16 @@ LOWER = {
     "evaluate": "sample.count, reference.images or data.image_size",
 }
 """The parameters that a stage's memory grows with."""
+SHARED = frozenset({"train"})
+"""The stages that take more devices than one, and have several hosts."""
+
+
+class MemberKilledError(InputError):
+    """A process of a training was ended by a signal, with which the stage then ends too: it may go well again."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.number = number
 
 
 def run_stage(name: str, run: Callable[[Params], Callable[[], None] | None]) -> NoReturn:
@@ -69,12 +79,14 @@ def run_stage(name: str, run: Callable[[Params], Callable[[], None] | None]) -> 
         hold_arithmetic(params.hardware)
         data = read_data(name)
         if name in COMPUTING:
-            hold_slots(name, params.hardware.device, count_here(params.hardware))
+            hold_slots(name, params.hardware.device, count_here(params.hardware) if name in SHARED else 1)
             _check_unchanged(name, before)  # the wait may have been long
         forget_recorded(RECOVERY)
         on_success = run(params)
-        machine = describe_machine(params.hardware, name in COMPUTING)
+        machine = describe_machine(params.hardware, name in COMPUTING, name in SHARED)
         _check_unchanged(name, before)
+        if name in SHARED and read_hosts().rank > 0:
+            sys.exit(0)  # the first host writes
         write_metrics(RECORDS / f"{name}.json", [make_record(name, machine, data, before.params, before.code)])
         if on_success is not None:
             on_success()
@@ -93,7 +105,11 @@ def told_in_words(name: str) -> Iterator[None]:
         said = _explain(name, error)
         if said is None:
             raise
-        print(f"{name}: {said}", file=sys.stderr)
+        print(f"{name}: {said}", file=sys.stderr, flush=True)
+        if isinstance(error, MemberKilledError):
+            if error.number != signal.SIGKILL:
+                signal.signal(error.number, signal.SIG_DFL)
+            os.kill(os.getpid(), error.number)
         sys.exit(1)
 
 

@@ -16,7 +16,7 @@ from gan.params import Params
 from stages.hosts import count_devices, read_hosts
 from stages.layout import CURVES, EVENTS, PREPARED, RECOVERY, TRAINED, TRAINING_SUMMARY
 from stages.processes import run_member, run_together
-from stages.record import describe_machine, read_code, read_params
+from stages.record import describe_device, describe_machine, read_code, read_params
 from stages.recovery import open_recovery
 from stages.stage import check_unchanged, new_folder, run_stage, write_file, write_metrics
 
@@ -44,21 +44,33 @@ def train(params: Params) -> Callable[[], None] | None:
         return None
 
     from gan.device import open_device
+    from gan.training.processes import check_batch
 
     hardware = params.hardware
+    count = count_devices(hardware)
+    check_batch(params.train.batch_size, count)
+    if hardware.compile:
+        check_compiler()
     tf32 = hardware.precision == "tf32"
     device = open_device(hardware.device, hardware.threads, hardware.deterministic, tf32=tf32)
     decisive = decisive_inputs(params)
     check_unchanged("train")  # or else a checkpoint of these parameters and this code would have another run's place
     if read_hosts().rank > 0:
-        run_together(params, "stages.train", json.dumps(decisive))
+        run_together(params, "stages.train", json.dumps(decisive), folder=None)
         return None
     recovery = open_recovery(RECOVERY, decisive)
-    if count_devices(hardware) > 1:
-        run_together(params, "stages.train", json.dumps(decisive), str(recovery.folder))
+    if count > 1:
+        run_together(params, "stages.train", json.dumps(decisive), str(recovery.folder), folder=recovery.folder)
     else:
         train_here(params, device, recovery.folder)
     return lambda: recovery.finish(TRAINED)
+
+
+def check_compiler() -> None:
+    """Raise InputError where torch.compile would find no compiler."""
+    named = os.environ.get("CXX") or os.environ.get("CC")
+    if not any(shutil.which(name) for name in ([named] if named else ["g++", "gcc", "clang++", "clang"])):
+        raise InputError("hardware.compile: true, but no C++ compiler is found here; install g++, or use false")
 
 
 def decisive_inputs(params: Params) -> dict[str, str]:
@@ -74,7 +86,7 @@ def decisive_inputs(params: Params) -> dict[str, str]:
         "torch": torch.__version__,
         "numpy": np.__version__,
     }
-    machine = describe_machine(params.hardware, computes=True)
+    machine = describe_machine(params.hardware, computes=True, shared=True)
     return decisive | {key: str(machine[key]) for key in ("system", "device", "devices", "instructions", "c_library")}
 
 
@@ -82,10 +94,11 @@ def train_together(params: Params, device: "torch.device", inputs: str, folder: 
     """Train in one of several processes, of which the first writes; `inputs` are what `decisive_inputs` says there."""
     from gan.training import processes
 
-    theirs, ours = json.loads(processes.share(inputs, device)), json.loads(inputs)
+    ours = json.dumps(json.loads(inputs) | {"device": describe_device(params.hardware)})  # of all devices of all hosts
+    theirs, ours = json.loads(processes.share(ours, device)), json.loads(ours)
     differing = sorted(key for key in {*theirs, *ours} if theirs.get(key) != ours.get(key))
     if differing:
-        raise InputError(f"this host cannot take part: it differs from host 0 in {', '.join(differing)}")
+        raise InputError(f"this process cannot take part: it differs from the first in {', '.join(differing)}")
     train_here(params, device, Path(folder))
 
 

@@ -100,7 +100,7 @@ def train(
     OSError where a checkpoint cannot be written.
     """
     batch_size = params.batch_size
-    processes.check_batch(batch_size)
+    processes.check_batch(batch_size, processes.count())
     part = processes.own_part(batch_size)
     keeps_books = processes.rank() == 0
     steps_per_epoch = len(images) // batch_size
@@ -289,7 +289,7 @@ def measure_start(generator: nn.Module, discriminator: nn.Module, first_block: n
         logits = copies["discriminator"].eval()(images)
         loss.generator(logits, logits.detach()).backward()
     return {
-        "z_spread": float(processes.spread(images)),
+        "z_spread": float(images.detach().std(0).mean()),
         "grad_norm_g_first": float(_gradient_norm(copies["first_block"])),
     }
 

@@ -18,11 +18,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gan.errors import InputError
+from gan.errors import InputError, is_no_memory
 
 
 class SeveredError(InputError):
-    """Another process of the training has ended, so that this one cannot go on."""
+    """The processes of the training do not reach each other, most often because one has ended."""
 
 
 def count() -> int:
@@ -35,12 +35,12 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def check_batch(batch_size: int) -> None:
-    """Raise InputError for a batch that cannot be cut into equal parts of at least two images."""
-    if batch_size % count() or batch_size // count() < 2:
+def check_batch(batch_size: int, parts: int) -> None:
+    """Raise InputError for a batch that cannot be cut into so many equal parts of at least two images."""
+    if batch_size % parts or batch_size // parts < 2:
         raise InputError(
-            f"train.batch_size: {batch_size} cannot be cut into {count()} equal parts of two images or more, a part "
-            "for each process; change it, or hardware.devices"
+            f"train.batch_size: {batch_size} cannot be cut into {parts} equal parts of two images or more, a part for "
+            "each process; change it, or hardware.devices"
         )
 
 
@@ -155,7 +155,7 @@ class _BatchNorm(nn.BatchNorm2d):
         images = input.float()
         variances, means = torch.var_mean(images, (0, 2, 3), correction=0)
         # A sum of zeros but for one's own place brings all parts' statistics together; to sum squares would cancel.
-        places = functional.one_hot(torch.tensor(rank(), device=input.device), count())[:, None, None]
+        places = (torch.arange(count(), device=input.device) == rank())[:, None, None]
         everyone: Tensor = _Sum.apply(places * torch.stack([means, variances]))  # processes×2×C
         mean = everyone[:, 0].mean(0)
         variance = everyone[:, 1].mean(0) + everyone[:, 0].var(0, correction=0)
@@ -199,4 +199,6 @@ def _do_together(collective: Any, *arguments: Any) -> None:  # noqa: ANN401 (fun
     try:
         collective(*arguments)
     except RuntimeError as error:  # gloo has no error of its own for a partner that has gone
-        raise SeveredError(f"another process of this training has ended: {error}") from error
+        if is_no_memory(error):
+            raise
+        raise SeveredError(f"the processes of this training have lost each other: {error}") from error

@@ -15,7 +15,7 @@ GRAPH = grimp.build_graph("gan", "stages", cache_dir=None)
 
 # The kernels and threads that it fixes matter to the stages that compute, which are those that open a device.
 ARITHMETIC = "stages.arithmetic"
-RUN_STAGES = {f"stages.{name}" for name in ("layout", "record", "recovery", "slots", "stage")}
+RUN_STAGES = {f"stages.{name}" for name in ("hosts", "layout", "record", "recovery", "slots", "stage")}
 DECIDE_NO_BYTES = {"gan.documents", "gan.durable", "gan.errors", "gan.params", "gan.data.progress", *RUN_STAGES}
 
 

@@ -1,5 +1,6 @@
 """Several processes do what one does with the whole batch."""
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -34,7 +35,9 @@ def train_all(folder: Path) -> None:
     for name, case in CASES.items():
         steps = case.get("n_dis", 1)
         run(folder / f"{name}-1", epochs=1, images=8 * steps, keep=1, grid_every=1, checkpoint_steps=0, **case)
-        run(folder / f"{name}-10", epochs=2, keep=0, log_every=1, checkpoint_steps=0, **case)
+        trained = run(folder / f"{name}-10", epochs=2, keep=0, log_every=1, checkpoint_steps=0, **case)
+        if processes.rank() == 0:
+            (folder / f"{name}-start.json").write_text(json.dumps(trained.start))
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +84,8 @@ def test_curves_and_statistics_equal_those_of_one_process(name: str, alone: Path
         for layer, values in theirs[key].items():
             if "running" in layer:
                 torch.testing.assert_close(ours[key][layer], values, rtol=2e-2, atol=2e-3)
+    started = [json.loads((folder / f"{name}-start.json").read_text()) for folder in (shared, alone)]
+    assert started[0] == pytest.approx(started[1], rel=1e-4)
     assert torch.equal(ours["stream"], theirs["stream"])
     assert torch.equal(ours["random"], theirs["random"])
 
@@ -120,7 +125,7 @@ def wait_for_others() -> None:
 def severed(folder: Path) -> None:
     if dist.get_rank() == 1:
         os._exit(3)
-    with pytest.raises(SeveredError, match=r"^another process of this training has ended: "):
+    with pytest.raises(SeveredError, match=r"^the processes of this training have lost each other: "):
         wait_for_others()
     (folder / "told").touch()
     os._exit(0)
@@ -194,14 +199,13 @@ def test_batch_norm_of_each_part_differs_from_that_of_the_whole(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("size", "members"), [(9, 2), (2, 2), (100, 3)])
-def test_a_batch_that_cannot_be_shared_is_refused(size: int, members: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "count", lambda: members)
+def test_a_batch_that_cannot_be_shared_is_refused(size: int, members: int) -> None:
     with pytest.raises(InputError, match=rf"^train.batch_size: {size} cannot be cut into {members} equal parts"):
-        processes.check_batch(size)
+        processes.check_batch(size, members)
 
 
 def test_one_process_is_a_group_of_its_own() -> None:
-    processes.check_batch(3)
+    processes.check_batch(3, 1)
     values = torch.randn(5)
     assert (processes.count(), processes.rank()) == (1, 0)
     assert processes.own(values).equal(values)
