@@ -103,9 +103,10 @@ def _memory_mb(pid: int) -> float:
     return total / 1e6
 
 
-def run_task(module: str, task: Mapping[str, Any], *, memory: bool = False) -> Finished:
+def run_task(module: str, task: Any, words: Sequence[str] = (), *, memory: bool = False) -> Finished:  # noqa: ANN401 (JSON)
     """Have a benchmark's module do a part of its work in a process of its own: `python -m MODULE --task JSON`."""
-    return run_process([sys.executable, "-W", "ignore", "-m", module, "--task", json.dumps(task)], memory=memory)
+    command = [sys.executable, "-W", "ignore", "-m", module, *words, "--task", json.dumps(task)]
+    return run_process(command, memory=memory)
 
 
 def alternate(contestants: Mapping[str, Callable[[], Found]], rounds: int) -> dict[str, list[Found]]:
