@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -136,7 +135,10 @@ def main(arguments: Sequence[str]) -> None:
         def ours() -> float:
             return float(run_task(MODULE, [str(folder), steps], words).value)
 
-        contestants = {"atelier": ours, "PyTorch-GAN's dcgan.py": partial(time_peer, script, folder, steps)}
+        def theirs() -> float:
+            return time_peer(script, folder, steps)
+
+        contestants = {"atelier": ours, "PyTorch-GAN's dcgan.py": theirs}
         found = measuring.alternate(contestants, options.rounds)
     print(measuring.describe_machine(device))
     print(f"PyTorch-GAN's networks, 32x32, batches of {BATCH}; {steps} steps, {options.rounds} rounds\n")
