@@ -45,7 +45,15 @@ def gpu() -> torch.device:
     return open_device("cuda", 1, deterministic=True)
 
 
-def run(folder: Path, names: tuple[str, str, str], changes: dict[str, Any], kill_at: int = 0) -> Trained:
+def run(
+    folder: Path,
+    names: tuple[str, str, str],
+    changes: dict[str, Any],
+    kill_at: int = 0,
+    *,
+    low_precision: bool = False,
+    compiled: bool = False,
+) -> Trained:
     name, judge, norm = names
     size, channels = (64, 3) if name == "cspup" else (32, 1)
     generator = build_generator(name, 16, 16, [128, 256], "after", size, channels)
@@ -63,7 +71,8 @@ def run(folder: Path, names: tuple[str, str, str], changes: dict[str, Any], kill
         if forwards == kill_at:
             raise KilledError
 
-    discriminator.register_forward_hook(count_forwards)
+    if not compiled:
+        discriminator.register_forward_hook(count_forwards)
     return train(
         COLOUR if name == "cspup" else GREY,
         generator,
@@ -73,6 +82,8 @@ def run(folder: Path, names: tuple[str, str, str], changes: dict[str, Any], kill
         z_dim=16,
         seed=1,
         device=gpu(),
+        low_precision=low_precision,
+        compiled=compiled,
         recovery=folder,
         events=folder / "events",
         on_keep=lambda *_: None,
@@ -99,6 +110,22 @@ def test_a_training_repeats_and_goes_on_bit_by_bit(
     resumed = run(tmp_path / "broken", names, changes)
     assert again.curves == whole.curves == resumed.curves
     assert on_cpu(again) == on_cpu(whole) == on_cpu(resumed)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize(("name", "judge", "norm", "changes"), FAMILIES[:3])
+def test_the_faster_modes_repeat_and_train_as_the_exact_one_does(
+    name: str, judge: str, norm: str, changes: dict[str, Any], compiled: bool, tmp_path: Path
+) -> None:
+    names = (name, judge, norm)
+    exact = run(tmp_path / "exact", names, changes)
+    fast = run(tmp_path / "fast", names, changes, low_precision=True, compiled=compiled)
+    again = run(tmp_path / "again", names, changes, low_precision=True, compiled=compiled)
+    assert again.curves == fast.curves
+    assert on_cpu(again) == on_cpu(fast) != on_cpu(exact)
+    for term in ("loss_d", "loss_g", "z_spread"):
+        assert fast.curves[0][term] == pytest.approx(exact.curves[0][term], rel=0.1, abs=0.05)
 
 
 def test_the_classifier_and_samples_repeat_bit_by_bit() -> None:
