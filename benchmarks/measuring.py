@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from gan.data.packed import Images
 
 ROOT = Path(__file__).parents[1]
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.2  # to look takes milliseconds a process
 ARITHMETIC = ("ATEN_", "DNNL_", "GOMP_", "KMP_", "MKL_", "NPY_", "OMP_", "ONEDNN_", "OPENBLAS_")
 """How variables begin that change kernels and threads, which no contestant shall have from the shell."""
 Found = TypeVar("Found")

@@ -61,12 +61,12 @@ def test_what_the_schema_refuses(name: str, change: str, message: str) -> None:
 
 
 def test_a_process_is_measured_whole() -> None:
-    code = "import json; held = bytearray(200_000_000); import time; time.sleep(0.5); print('a'); print(json.dumps(7))"
+    code = "import json; held = bytearray(200_000_000); import time; time.sleep(1); print('a'); print(json.dumps(7))"
     finished = run_process([sys.executable, "-c", code], memory=True)
 
     assert finished.value == 7
     assert finished.peak_mb > 200
-    assert finished.seconds > 0.5
+    assert finished.seconds > 1
 
 
 def test_a_process_that_fails_ends_the_benchmark_with_what_it_said() -> None:
