@@ -386,5 +386,5 @@ def test_the_server_of_prefect_is_started_on_loopback(tmp_path: Path, monkeypatc
 
 def test_nothing_in_the_project_names_all_addresses() -> None:
     for file in [*MODULES, ROOT / "Makefile", ROOT / "prefect.yaml", ROOT / "prefect.toml"]:
-        bound = [line for line in file.read_text().splitlines() if re.search(r"0\.0\.0\.0|--host|bind_all", line)]
+        bound = [line for line in file.read_text().splitlines() if re.search(r"0\.0\.0\.0|--host\b|bind_all", line)]
         assert all("asked for, not bound to" in line or '"--host", host' in line for line in bound), file

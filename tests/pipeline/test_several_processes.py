@@ -1,5 +1,6 @@
 """A training in several processes, on one host and on two, as `dvc repro` runs it."""
 
+import json
 import os
 import signal
 import socket
@@ -10,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.project import Project, make_project
+from tests.project import Project, make_project, stages_run
 from tests.torture.kills import Run
 
 TOGETHER = {"hardware.devices": 2, "train.epochs": 10, "train.checkpoint_steps": 10}
@@ -49,6 +50,22 @@ def wait_until_gone(project: Project) -> None:
         time.sleep(0.1)
 
 
+def test_two_processes_train_as_one_does(project: Project) -> None:
+    project.repro()
+    alone = json.loads((project.path / "results/train.json").read_text())
+    project.set({"hardware.devices": 2})
+    assert stages_run(project.run("dvc", "repro", "train")) == ["check", "train"]
+    assert json.loads((project.path / "results/train.json").read_text()) == pytest.approx(alone, rel=0.05, abs=0.01)
+    assert read_machine(project)["devices"] == 2
+    assert not list(project.path.glob(".atelier/runs/*/together-*"))
+
+
+def read_machine(project: Project) -> dict[str, Any]:
+    (record,) = json.loads((project.path / "results/records/train.json").read_text())
+    return dict(record["machine"])
+
+
+@pytest.mark.slow
 def test_one_that_is_killed_ends_the_others_and_all_go_on_to_the_same_bytes(project: Project, tmp_path: Path) -> None:
     project.set(TOGETHER)
     undisturbed = Project(tmp_path / "undisturbed")

@@ -765,7 +765,7 @@ def torture_pair(folder: Path, *, kills: int, seed: int, seconds: float) -> Tall
         try:
             pair.run(kills, start + seconds - 3 * timeline.end)
             wrong = [line for name in alone for line in compare_experiment(project, name, alone[name], params)]
-            wrong += left_behind(project) + tidied(project)
+            wrong += tidied(project) + left_behind(project)  # the copies of killed runs go by then
         except (RuntimeError, TimeoutError, AssertionError) as error:
             tally.faults.append(f"round {tally.rounds}: {error}")
             say("pair", f"round {tally.rounds}: FAULT: {error}")

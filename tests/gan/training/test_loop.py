@@ -3,6 +3,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,7 @@ def test_generators_are_kept_evenly_spaced_with_the_last(tmp_path: Path) -> None
 def test_tensorboard_has_every_curve_and_grid_once_after_a_break(tmp_path: Path) -> None:
     with pytest.raises(KilledError):
         run(tmp_path, kill_at=40, checkpoint_steps=0)  # in the last steps; no checkpoint was written
+    time.sleep(1.1)  # files of events are read in the order of their names, which begin with the second
     run(tmp_path)
     events = EventAccumulator(str(tmp_path / "events"), size_guidance={"images": 0}).Reload()
     for name in (*TERMS, "images_per_second"):
