@@ -89,6 +89,10 @@ def _torn(home: Path) -> Iterator[Finding]:
                     f"{busy}: of a DVC that was process {living[0]}, which is another by now; remove it", busy.unlink
                 )
 
+    for folder in sorted((Path(run("dvc", "cache", "dir", folder=home)) / "runs").glob("??/*")):
+        if folder.is_dir() and not any(folder.iterdir()):
+            yield Finding(f"{folder}: has no run in it, at which DVC breaks off; remove it", folder.rmdir)
+
 
 def _is_dvc(pid: int) -> bool:
     try:

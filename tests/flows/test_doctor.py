@@ -2,6 +2,8 @@
 
 import fcntl
 import os
+import re
+import shutil
 import signal
 import subprocess
 import time
@@ -109,7 +111,7 @@ def test_a_killed_temporary_run_is_no_longer_shown_as_running(project: Project) 
     ("name", "content"),
     [
         ("dvc.lock", ""),
-        pytest.param("dvc.lock", None, marks=pytest.mark.slow),  # the half of what is there
+        pytest.param("dvc.lock", None, marks=pytest.mark.slow),  # cut short
         pytest.param(".dvc/tmp/rwlock", "", marks=pytest.mark.slow),
         (".dvc/tmp/rwlock", '{"write": {"DATA/raw": {"pid": 1, "cmd": "dvc repro"}}, "read": {}}'),
     ],
@@ -119,7 +121,7 @@ def test_what_dvc_stumbles_over_after_a_kill_is_removed(name: str, content: str 
     before = project.lock()
     whole = file.read_text() if name == "dvc.lock" else ""
     file.write_text(
-        whole[: len(whole) // 2] if content is None else content.replace("DATA", str(project.path / "data"))
+        whole[: whole.rindex("md5:") + 2] if content is None else content.replace("DATA", str(project.path / "data"))
     )
     project.run("dvc", "repro", ok=False)
     assert f"! {file}: " in doctor(project)
@@ -127,3 +129,20 @@ def test_what_dvc_stumbles_over_after_a_kill_is_removed(name: str, content: str 
     assert set(project.repro()) <= {"check", "fetch"}
     assert project.lock() == before
     assert doctor(project).splitlines() == ["nothing to remove"]
+
+
+@pytest.mark.slow
+def test_an_empty_place_in_dvcs_run_cache_is_removed(project: Project) -> None:
+    """Where DVC was killed between making the folder of a run and writing what ran."""
+    before = project.lock()
+    shutil.rmtree(project.path / "results/report")
+    for entry in project.path.glob(".dvc/cache/runs/??/*/*"):
+        if "stages.report" in entry.read_text():
+            entry.unlink()
+    lock = project.path / "dvc.lock"
+    lock.write_text(re.sub(r"  report:\n(?:    .*\n)+", "", lock.read_text()))
+    assert "join() argument must be str" in project.run("dvc", "repro", ok=False)
+    assert "has no run in it, at which DVC breaks off" in doctor(project)
+    assert doctor(project, "--clean").splitlines()[-1] == "1 removed"
+    assert project.repro() == ["report"]
+    assert project.lock() == before

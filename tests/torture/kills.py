@@ -589,6 +589,12 @@ def mend(run: Run, tally: Tally) -> bool:
         torn = lock
     elif "Unable to read RWLock-file" in run.output:
         torn = busy
+    elif "join() argument must be str" in run.output:  # where it was to note a run in its cache, and has not
+        empty = [path for path in run.project.path.glob(".dvc/cache/runs/??/*") if not any(path.iterdir())]
+        for path in empty:
+            path.rmdir()
+        tally.torn["run cache"] += 1
+        return bool(empty)
     else:
         return False
     tally.torn[torn.name] += 1
