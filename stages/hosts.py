@@ -56,3 +56,12 @@ def count_here(hardware: HardwareParams) -> int:
     if count % hosts:
         raise InputError(f"hardware.devices: {count} cannot be spread evenly over the {hosts} hosts of ATELIER_HOSTS")
     return count // hosts
+
+
+def check_precision(hardware: HardwareParams) -> None:
+    """Raise InputError for products in bfloat16 by instructions that have none, which take a hundred times as long."""
+    on_cpu = hardware.device == "cpu" or not visible_devices()
+    if hardware.precision == "bfloat16" and hardware.cpu_isa == "avx2" and on_cpu:
+        raise InputError(
+            "hardware.precision: bfloat16, for which AVX2 has no instructions; on a CPU, set hardware.cpu_isa=native too"
+        )

@@ -23,7 +23,7 @@ from ruamel.yaml.error import YAMLError
 from gan.errors import InputError, find_no_room, is_no_memory
 from gan.params import Params, load_params
 from stages.arithmetic import hold_arithmetic
-from stages.hosts import count_here, read_hosts
+from stages.hosts import check_precision, count_here, read_hosts
 from stages.layout import RECORDS, RECOVERY
 from stages.record import (
     PARAMS,
@@ -76,6 +76,8 @@ def run_stage(name: str, run: Callable[[Params], Callable[[], None] | None]) -> 
         load_params(PARAMS)  # says in better words what is wrong with it
         before = _began[name] = _read_inputs(name)
         params = load_params(PARAMS)
+        if name in SHARED:
+            check_precision(params.hardware)
         hold_arithmetic(params.hardware)
         data = read_data(name)
         if name in COMPUTING:

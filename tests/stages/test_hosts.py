@@ -7,7 +7,7 @@ import pytest
 from gan.errors import InputError
 from gan.params import HardwareParams
 from stages import hosts
-from stages.hosts import Hosts, count_devices, count_here, read_hosts
+from stages.hosts import Hosts, check_precision, count_devices, count_here, read_hosts
 
 HARDWARE: dict[str, Any] = {"device": "auto", "threads": 1, "cpu_isa": "avx2", "precision": "float32", "compile": False}
 
@@ -69,3 +69,17 @@ def test_hosts_meet_at_an_address(address: str, monkeypatch: pytest.MonkeyPatch)
     for name, value in (("ATELIER_HOSTS", "2"), ("ATELIER_HOST", "1"), ("ATELIER_RENDEZVOUS", address)):
         monkeypatch.setenv(name, value)
     assert read_hosts() == Hosts(2, 1, address)
+
+
+def test_bfloat16_needs_instructions_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    low = hardware(1).model_copy(update={"precision": "bfloat16"})
+    check_precision(low)  # on a GPU
+    check_precision(hardware(1, "cpu"))
+    with pytest.raises(
+        InputError, match=r"^hardware.precision: bfloat16, for which AVX2 has no .* cpu_isa=native too$"
+    ):
+        check_precision(low.model_copy(update={"device": "cpu"}))
+    monkeypatch.setattr(hosts, "visible_devices", list)
+    with pytest.raises(InputError, match=r"^hardware.precision: bfloat16"):
+        check_precision(low)
+    check_precision(low.model_copy(update={"cpu_isa": "native"}))
