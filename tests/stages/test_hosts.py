@@ -76,7 +76,8 @@ def test_bfloat16_needs_instructions_for_it(monkeypatch: pytest.MonkeyPatch) -> 
     check_precision(low)  # on a GPU
     check_precision(hardware(1, "cpu"))
     with pytest.raises(
-        InputError, match=r"^hardware.precision: bfloat16, for which AVX2 has no .* cpu_isa=native too$"
+        InputError,
+        match=r"^hardware.precision: bfloat16, which AVX2 has no instructions for; .* hardware.cpu_isa=native too$",
     ):
         check_precision(low.model_copy(update={"device": "cpu"}))
     monkeypatch.setattr(hosts, "visible_devices", list)
