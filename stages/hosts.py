@@ -63,5 +63,5 @@ def check_precision(hardware: HardwareParams) -> None:
     on_cpu = hardware.device == "cpu" or not visible_devices()
     if hardware.precision == "bfloat16" and hardware.cpu_isa == "avx2" and on_cpu:
         raise InputError(
-            "hardware.precision: bfloat16, which AVX2 has no instructions for; on a CPU, set hardware.cpu_isa=native too"
+            "hardware.precision: bfloat16, which AVX2 has no instructions for; on CPUs set hardware.cpu_isa=native too"
         )
