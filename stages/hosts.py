@@ -30,6 +30,8 @@ def read_hosts() -> Hosts:
     rendezvous = os.environ.get("ATELIER_RENDEZVOUS", "")
     if count < 1 or rank >= count:
         raise InputError(f"ATELIER_HOST: {rank}, but ATELIER_HOSTS is {count}; hosts are counted from 0")
+    if count > 1 and "ATELIER_HOST" not in os.environ:
+        raise InputError(f"ATELIER_HOST: not set, but ATELIER_HOSTS is {count}; say which of them this one is, from 0")
     if count > 1 and not re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+):[0-9]{1,5}", rendezvous):
         raise InputError(f"ATELIER_RENDEZVOUS: {rendezvous!r} is not the address:port of host 0, where all hosts meet")
     return Hosts(count, rank, rendezvous if count > 1 else "")

@@ -89,6 +89,7 @@ def test_curves_show_offline(project: Project) -> None:
     assert all((project.path / "dvc_plots" / name).exists() for name in pictures)
 
 
+@pytest.mark.slow
 def test_a_changed_score_trains_no_gan_and_samples_nothing_again(project: Project) -> None:
     with (project.path / "gan/metrics/inception.py").open("a") as file:
         file.write("\n# changed\n")
@@ -203,6 +204,7 @@ def test_inputs_that_change_while_a_stage_runs_fail_it(project: Project) -> None
     assert errors.splitlines()[-1] == "sample: sample.count changed while the stage ran; run it again"
 
 
+@pytest.mark.slow
 def test_an_experiment_runs_by_name_and_leaves_the_working_tree_alone(project: Project) -> None:
     (project.path / "experiments.yaml").write_text(
         "tiny-vanilla:\n  about: for this test\n  set:\n    generator.name: vanilla\n"

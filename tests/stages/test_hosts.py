@@ -32,6 +32,7 @@ def test_auto_is_all_gpus_of_all_hosts_and_one_process_of_a_cpu(monkeypatch: pyt
     assert count_devices(hardware("auto", "cpu")) == 1
     assert count_devices(hardware(2)) == 2
     monkeypatch.setenv("ATELIER_HOSTS", "2")
+    monkeypatch.setenv("ATELIER_HOST", "0")
     monkeypatch.setenv("ATELIER_RENDEZVOUS", "box-1.example.org:29400")
     assert (count_devices(hardware("auto")), count_here(hardware("auto"))) == (6, 3)
     assert (count_devices(hardware(4)), count_here(hardware(4))) == (4, 2)
@@ -50,9 +51,19 @@ def test_without_gpus_auto_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"ATELIER_HOSTS": "two"}, r"^ATELIER_HOSTS: 'two' is not a whole number$"),
         ({"ATELIER_HOSTS": "0"}, r"^ATELIER_HOST: 0, but ATELIER_HOSTS is 0"),
         ({"ATELIER_HOSTS": "2", "ATELIER_HOST": "2"}, r"^ATELIER_HOST: 2, but ATELIER_HOSTS is 2; .* from 0$"),
-        ({"ATELIER_HOSTS": "2"}, r"^ATELIER_RENDEZVOUS: '' is not the address:port of host 0"),
-        ({"ATELIER_HOSTS": "2", "ATELIER_RENDEZVOUS": "box"}, r"^ATELIER_RENDEZVOUS: 'box' is not the address:port"),
-        ({"ATELIER_HOSTS": "2", "ATELIER_RENDEZVOUS": "$(x):1"}, r"^ATELIER_RENDEZVOUS: '\$\(x\):1' is not"),
+        (
+            {"ATELIER_HOSTS": "2"},
+            r"^ATELIER_HOST: not set, but ATELIER_HOSTS is 2; say which of them this one is, from 0$",
+        ),
+        ({"ATELIER_HOSTS": "2", "ATELIER_HOST": "0"}, r"^ATELIER_RENDEZVOUS: '' is not the address:port of host 0"),
+        (
+            {"ATELIER_HOSTS": "2", "ATELIER_HOST": "0", "ATELIER_RENDEZVOUS": "box"},
+            r"^ATELIER_RENDEZVOUS: 'box' is not the address:port",
+        ),
+        (
+            {"ATELIER_HOSTS": "2", "ATELIER_HOST": "1", "ATELIER_RENDEZVOUS": "$(x):1"},
+            r"^ATELIER_RENDEZVOUS: '\$\(x\):1' is not",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused(
