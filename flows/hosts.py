@@ -9,7 +9,6 @@ import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any
 
@@ -34,9 +33,6 @@ from gan.documents import shown
 HOST = re.compile(r"[A-Za-z0-9][\w.-]{0,252}", re.ASCII)
 MEETING = r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9][A-Za-z0-9_.-]{0,252}):[0-9]{1,5}$"
 PREPARED = "prepare"
-POOL = "atelier"
-SILENCE = 120.0
-"""Seconds without a sign of a worker after which its host is taken to be away."""
 
 
 def _host(name: str) -> str:
@@ -73,7 +69,8 @@ class Together:
 def joined(work: Workspace, hosts: Sequence[str], remote: str | None) -> Iterator[Together]:
     """Have the workers of `hosts` take part in the training of the block, once they are asked; at its end they stop.
 
-    Raises ExperimentError where they cannot share the devices that the parameters ask for, or do not listen.
+    A host that has no worker keeps the training waiting. Raises ExperimentError where they cannot share the devices
+    that the parameters ask for.
     """
     if not hosts:
         yield Together({}, lambda: None, lambda: "")
@@ -84,8 +81,6 @@ def joined(work: Workspace, hosts: Sequence[str], remote: str | None) -> Iterato
         raise ExperimentError(f"hardware.devices: {devices} cannot be spread evenly over {count} hosts")
     if len({*hosts, socket.gethostname()}) < count:
         raise ExperimentError(f"hosts: {', '.join(hosts)}: name each of the others once, and not this one")
-    for host in hosts:
-        patiently(partial(_check_listens, host))
     meeting = f"{socket.gethostname()}:{_free_port()}"
     asked = {"params": params, "revision": work.commit, "remote": remote, "hosts": count, "meeting": meeting}
     runs: dict[str, FlowRun] = {}
@@ -98,16 +93,6 @@ def joined(work: Workspace, hosts: Sequence[str], remote: str | None) -> Iterato
         yield Together(_place(count, 0, meeting), ask, partial(_find_lost, runs))
     finally:
         _stop(runs)
-
-
-def _check_listens(host: str) -> None:
-    with get_client(sync_client=True) as client:
-        try:
-            polled = client.read_work_queue_by_name(queue_of(host), work_pool_name=POOL).last_polled
-        except ObjectNotFound:
-            polled = None
-    if polled is None or (datetime.now(UTC) - polled).total_seconds() > SILENCE:
-        raise ExperimentError(f"hosts: no worker of {host} listens; run `make prefect` there, as README.md has it")
 
 
 def _ask(host: str, parameters: dict[str, Any]) -> FlowRun:

@@ -36,7 +36,7 @@ from ruamel.yaml.error import YAMLError
 
 from flows.artifacts import REPORTS
 from flows.experiment import ExperimentError
-from flows.hosts import POOL, queue_of
+from flows.hosts import queue_of
 from flows.processes import CommandError, environment
 from flows.slots import ensure_limit
 from flows.workspace import find_home
@@ -44,6 +44,7 @@ from flows.workspace import find_home
 STATE = Path(".atelier/prefect")
 """Logs, and a note of each process that was started: its number and command."""
 DEPLOYMENTS = Path("prefect.yaml")
+POOL = "atelier"
 WORKERS = ("computing", "coordinating")
 AUTOMATION = "runs of the atelier without a heartbeat crashed"
 SILENCE = 90.0

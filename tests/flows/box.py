@@ -18,8 +18,7 @@ from prefect.client.schemas.sorting import LogSort
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from ruamel.yaml import YAML
 
-from flows.hosts import POOL
-from flows.setup import ensure_automation, ensure_pool, flow_names
+from flows.setup import POOL, ensure_automation, ensure_pool, flow_names
 from flows.slots import limit_name
 from tests.flows.conftest import Server, end, wait_for
 from tests.project import Project
