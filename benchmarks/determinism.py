@@ -7,58 +7,57 @@ column is the median of the ratios of the two in each round.
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+from benchmarks.measuring import build_networks, open_device, random_images, read_experiment, synchronise, train_ours
+from stages.arithmetic import hold_arithmetic
+
+if TYPE_CHECKING:
+    from gan.data.packed import Images
 
 STEPS = 50
-NETWORKS: dict[str, tuple[str, str, str, int, int, dict[str, Any]]] = {
-    "dcgan": ("dcgan", "dcgan", "batch", 32, 1, {"r1_gamma": 1.0}),
-    "vanilla": ("vanilla", "vanilla", "none", 32, 1, {}),
-    "cspup": ("cspup", "plain", "spectral", 64, 3, {"augment": ["colour", "translation", "cutout"]}),
+NETWORKS: dict[str, tuple[str, ...]] = {
+    "dcgan": (),
+    "vanilla": (
+        *("generator.name=vanilla", "discriminator.name=vanilla", "discriminator.norm=none", "train.r1_gamma=0"),
+        "generator.z_dim=64",
+    ),
+    "cspup": (
+        *("generator.name=cspup", "generator.block=after", "generator.z_dim=64", "discriminator.name=plain"),
+        *("discriminator.norm=spectral", "data.image_size=64", "data.channels=3", "train.r1_gamma=0"),
+        "train.augment=[colour, translation, cutout]",
+    ),
 }
-"""Generator, discriminator, norm, side, channels, and what is not as params.yaml has it."""
+"""What each has that is not as in params.yaml."""
 
 
 def training(name: str, scale: int, batch: int, deterministic: bool) -> float:
     """Seconds for a step of one training, in this process."""
-    if deterministic:
-        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
-    import numpy as np
-    import torch
+    widths = (
+        *(f"generator.base={8 * scale}", f"discriminator.base={8 * scale}"),
+        *(f"generator.hidden=[{128 * scale}, {256 * scale}]", f"discriminator.hidden=[{256 * scale}, {128 * scale}]"),
+    )
+    rare = ("train.epochs=1", "train.keep=0", "train.checkpoint_seconds=0", f"train.batch_size={batch}")
+    held = f"hardware.deterministic={str(deterministic).lower()}"
+    params = read_experiment("mnist-quick", (*NETWORKS[name], *widths, *rare, held))
+    hold_arithmetic(params.hardware)
 
-    from gan.device import open_device
-    from gan.networks.build import add_spectral_norm, build_discriminator, build_generator, first_block, initialise
-    from gan.params import load_params
-    from gan.training.loop import train
+    from gan.networks.build import first_block
 
-    device = open_device("auto", len(os.sched_getaffinity(0)), deterministic)
-    generator_name, judge, norm, side, channels, changes = NETWORKS[name]
-    images = np.random.default_rng(0).integers(0, 256, (batch * STEPS, side, side, channels), np.uint8)
-    chosen = {"epochs": 1, "batch_size": batch, "keep": 0, "checkpoint_seconds": 0.0, "checkpoint_steps": 0}
-    params = load_params(Path("params.yaml")).train.model_copy(update=chosen | changes)
+    images = random_images(params, batch * STEPS)
 
-    def seconds(shown: "np.ndarray") -> float:
-        generator = build_generator(generator_name, 64, 8 * scale, [128 * scale, 256 * scale], "after", side, channels)
-        discriminator = build_discriminator(judge, 8 * scale, [256 * scale, 128 * scale], norm, side, channels)
-        for seed, network in enumerate((generator, discriminator)):
-            initialise(network, "normal", 0.02, 1.0, seed)
-        if norm == "spectral":
-            add_spectral_norm(discriminator, 2)
+    def seconds(shown: "Images") -> float:
+        generator, discriminator = build_networks(params)
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
-            train(
-                shown, generator, discriminator, params, first_block=first_block(generator), z_dim=64, seed=0,
-                device=device, recovery=Path(folder), events=Path(folder), on_keep=lambda *_: None,
-                on_curves=lambda _: None,
-            )  # fmt: skip
-            if device.type == "cuda":
-                torch.cuda.synchronize()
+            train_ours(params, shown, generator, discriminator, first_block(generator), Path(folder))
+            synchronise(open_device(params))
             return time.perf_counter() - start
 
     seconds(images[: 3 * batch])

@@ -179,39 +179,19 @@ def run_batch(batch_size: int, folder: Path, _: str) -> Seconds:
 
 
 def _seconds_an_image(folder: Path, *, side: int, batch_size: int, images: int) -> float:
-    import torch
+    from benchmarks.measuring import build_networks, random_images, read_experiment, train_ours
+    from gan.networks.build import first_block
 
-    from benchmarks.measuring import read_experiment
-    from gan.networks.build import build_discriminator, build_generator, first_block, initialise
-    from gan.training.loop import train
-
-    torch.set_num_threads(CORES)
-    params = read_experiment("mnist-quick").train
-    settings: dict[str, Any] = {"epochs": 1, "keep": 0, "checkpoint_seconds": 0.0, "grid_every": 10**9}
-    settings |= {"batch_size": batch_size}
-    pixels = np.random.default_rng(0).integers(0, 256, (images, side, side, 3), np.uint8)
+    narrow = ("generator.base=16", "discriminator.base=16", "data.channels=3", f"data.image_size={side}")
+    rare = ("train.keep=0", "train.checkpoint_seconds=0", "train.grid_every=1000000000", "train.epochs=1")
+    params = read_experiment("mnist-quick", (*narrow, *rare, f"train.batch_size={batch_size}"))
+    pixels = random_images(params, images)
 
     def seconds(count: int) -> float:
-        generator = build_generator("dcgan", 16, 16, [], "plain", side, 3)
-        discriminator = build_discriminator("dcgan", 16, [], "batch", side, 3)
-        for network in (generator, discriminator):
-            initialise(network, "normal", 0.02, 1.0, 0)
+        generator, discriminator = build_networks(params)
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
             start = time.perf_counter()
-            train(
-                pixels[:count],
-                generator,
-                discriminator,
-                params.model_copy(update=settings),
-                first_block=first_block(generator),
-                z_dim=16,
-                seed=0,
-                device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
-                recovery=Path(temporary),
-                events=Path(temporary) / "events",
-                on_keep=lambda *_: None,
-                on_curves=lambda _: None,
-            )
+            train_ours(params, pixels[:count], generator, discriminator, first_block(generator), Path(temporary))
             return time.perf_counter() - start
 
     seconds(batch_size)  # warms up, and costs what each run does once: the last checkpoint, the last grid

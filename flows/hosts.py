@@ -24,7 +24,7 @@ from pydantic import AfterValidator, Field
 from flows.experiment import ExperimentError
 from flows.parameters import Remote, Revision, described
 from flows.processes import CommandError, adapt_to_worker, started
-from flows.reproduction import Reproduction, StageError
+from flows.reproduction import PREPARED, Reproduction, StageError
 from flows.server import patiently
 from flows.slots import slots
 from flows.workspace import Workspace, find_commit, find_home, workspace
@@ -32,7 +32,6 @@ from gan.documents import shown
 
 HOST = re.compile(r"[A-Za-z0-9][\w.-]{0,252}", re.ASCII)
 MEETING = r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9][A-Za-z0-9_.-]{0,252}):[0-9]{1,5}$"
-PREPARED = "prepare"
 
 
 def _host(name: str) -> str:

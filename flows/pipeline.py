@@ -23,12 +23,10 @@ from flows.experiment import EXPERIMENTS, ExperimentError, default_name, read_ex
 from flows.hosts import Hosts, joined
 from flows.parameters import ExperimentName, Overrides, Remote, Revision, described, read_overrides, run_flow
 from flows.processes import CommandError, adapt_to_worker, run
-from flows.reproduction import Reproduction, StageError, StoppedEarlyError
+from flows.reproduction import PREPARED, Reproduction, StageError, StoppedEarlyError
 from flows.slots import slots
 from flows.workspace import Workspace, alone, find_commit, find_home, workspace
 
-PREPARED = "prepare"
-"""The last stage that needs no device: fetching and preparing images keeps nobody waiting."""
 WATCHED = "train"
 """The stage that may be stopped early."""
 CURVES = "results/curves.csv"

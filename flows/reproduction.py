@@ -21,6 +21,8 @@ HINT = re.compile(
 UNCACHED = re.compile(r"^ERROR: failed to transfer '\w+' - (.*)")
 """What DVC says of a file that it could not copy into its cache; it goes on then, and ends with status 0."""
 EXITED = re.compile(r"failed to run: .*, exited with (-?\d+)")
+PREPARED = "prepare"
+"""The last stage that needs no device: fetching and preparing images keeps nobody waiting."""
 LOOK = 5.0
 """Seconds between two looks at a stage that may be stopped early."""
 

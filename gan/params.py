@@ -120,7 +120,7 @@ class NetworkParams(Section):
     init_std: Annotated[float, Field(ge=1e-6, le=10)]
     """Standard deviation of the initial weights under `init: normal`."""
     bn_mean: Annotated[float, Field(ge=-100, le=100)]
-    """BatchSize-norm scales start from N(bn_mean, 0.02²)."""
+    """Batch-norm scales start from N(bn_mean, 0.02²)."""
 
 
 class GeneratorParams(NetworkParams):

@@ -62,8 +62,9 @@ def count_here(hardware: HardwareParams) -> int:
 
 def check_precision(hardware: HardwareParams) -> None:
     """Raise InputError for products in bfloat16 by instructions that have none, which take a hundred times as long."""
-    on_cpu = hardware.device == "cpu" or not visible_devices()
-    if hardware.precision == "bfloat16" and hardware.cpu_isa == "avx2" and on_cpu:
+    if hardware.precision != "bfloat16" or hardware.cpu_isa != "avx2":
+        return
+    if hardware.device == "cpu" or not visible_devices():
         raise InputError(
             "hardware.precision: bfloat16, which AVX2 has no instructions for; on CPUs set hardware.cpu_isa=native too"
         )
