@@ -125,7 +125,7 @@ def run_evaluate(size: int, folder: Path, _: str) -> Seconds:
     from gan import metrics
     from gan.data.batches import packed_batches
     from gan.data.packed import read_images
-    from gan.metrics.extractors import describe, load_extractor
+    from gan.metrics.extractors import describe, load_extractors
     from gan.metrics.scores import read_real
     from stages.evaluate import evaluate
     from stages.layout import REFERENCE, SAMPLES
@@ -134,9 +134,9 @@ def run_evaluate(size: int, folder: Path, _: str) -> Seconds:
     cpu = torch.device("cpu")
     with chdir(folder):
         start = time.perf_counter()
-        extractor = load_extractor("classifier", REFERENCE, cpu)
-        batches = packed_batches(read_images(SAMPLES, "images"), extractor.batch, cpu)
-        features, probabilities = describe(extractor, batches, size, lambda _: None)
+        extractors = load_extractors("classifier", REFERENCE, [cpu])
+        batches = packed_batches(read_images(SAMPLES, "images"), extractors[cpu].batch, cpu)
+        features, probabilities = describe(extractors, batches, size, lambda _: None)
         described = time.perf_counter()
         real = read_real(REFERENCE, "train")
         metrics.score(features, probabilities, real, label="classifier", splits=10, seed=0)

@@ -44,7 +44,7 @@ def atelier(params: Params) -> Batches:
 
     def batches(count: int) -> "Iterator[np.ndarray[Any, Any]]":
         latents = draw_latents(count, params.generator.z_dim, 0)
-        yield from map(to_packed, generate(generator, latents, params.sample.batch_size, device))
+        yield from map(to_packed, generate(generator, latents, params.sample.batch_size, [device]))
 
     return batches
 

@@ -46,7 +46,7 @@ def atelier(folder: Path, everything: bool = False) -> float:
     def described(name: str) -> tuple[np.ndarray, np.ndarray | None]:
         with open_samples(folder / name, SIDE, 3, seed=0) as (count, images):
             packed = torch.from_numpy(np.stack(list(images))).to(device).permute(0, 3, 1, 2)
-        return describe(extractor, packed.split(extractor.batch), count, lambda _: None)
+        return describe({device: extractor}, packed.split(extractor.batch), count, lambda _: None)
 
     (real, _), (generated, probabilities) = described("real"), described("generated")
     if not everything:

@@ -1,8 +1,18 @@
-"""Which device computes, with how many threads, and how exactly."""
+"""Which device computes, with how many threads, and how exactly; and work that several share."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from itertools import cycle
+from typing import TypeVar
 
 import torch
 
 from gan.errors import InputError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def open_device(name: str, threads: int, deterministic: bool, *, tf32: bool = False, number: int = 0) -> torch.device:
@@ -31,3 +41,32 @@ def open_device(name: str, threads: int, deterministic: bool, *, tf32: bool = Fa
         )
     torch.cuda.set_device(number)
     return torch.device("cuda", number)
+
+
+def with_others(device: torch.device) -> list[torch.device]:
+    """`device`, and if it is a GPU all others that this process sees: those that its stage has taken."""
+    if device.type != "cuda":
+        return [device]
+    others = [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
+    return [device, *(other for other in others if other != device)]
+
+
+def deal(workers: Sequence[Callable[[Item], Result]], items: Iterable[Item]) -> Iterator[Result]:
+    """What `workers`, one a device, make of `items`, in the order of these; dealt out in turn, a thread for each.
+
+    An item's result is the same whoever made it, so that the number of workers decides nothing but the speed. Each has
+    two items waiting at most.
+    """
+    if len(workers) == 1:
+        yield from map(workers[0], items)
+        return
+    pending: deque[Future[Result]] = deque()
+    with ExitStack() as threads:
+        threads.callback(lambda: [future.cancel() for future in pending])
+        turns = cycle([(threads.enter_context(ThreadPoolExecutor(1)), worker) for worker in workers])
+        for item, (thread, worker) in zip(items, turns):  # noqa: B905 (the turns never end)
+            pending.append(thread.submit(worker, item))
+            if len(pending) > 2 * len(workers):
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()

@@ -1,12 +1,15 @@
 """Images from a generator in evaluation mode, in an order that the seed fixes."""
 
+import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from gan.data.batches import to_bytes
+from gan.device import deal
 from gan.errors import InputError
 
 
@@ -15,17 +18,25 @@ def draw_latents(count: int, z_dim: int, seed: int) -> Tensor:
     return torch.randn(count, z_dim, generator=torch.Generator().manual_seed(seed))
 
 
-@torch.no_grad()
-def generate(generator: nn.Module, latents: Tensor, batch_size: int, device: torch.device) -> Iterator[Tensor]:
-    """Batches of images, N×C×H×W uint8 on `device`, of latents N×Z, in their order.
+def generate(
+    generator: nn.Module, latents: Tensor, batch_size: int, devices: Sequence[torch.device]
+) -> Iterator[Tensor]:
+    """Batches of images, N×C×H×W uint8, of latents N×Z, in their order, each on the one of `devices` that drew it.
 
-    Raises InputError for a generator that draws values that are not finite.
+    The generator lies on the first of them, and the others draw by copies of it. Raises InputError for a generator
+    that draws values that are not finite.
     """
-    for z in latents.split(batch_size):
-        images = generator(z.to(device))
-        if not torch.isfinite(images).all():
-            raise InputError("the generator draws pixels that are not finite (NaN); its training has diverged")
-        yield to_bytes(images)
+    copies = [generator, *(copy.deepcopy(generator).to(device) for device in devices[1:])]
+    workers = [partial(_draw, each, device) for each, device in zip(copies, devices, strict=True)]
+    return deal(workers, latents.split(batch_size))
+
+
+@torch.no_grad()
+def _draw(generator: nn.Module, device: torch.device, latents: Tensor) -> Tensor:
+    images = generator(latents.to(device))
+    if not torch.isfinite(images).all():
+        raise InputError("the generator draws pixels that are not finite (NaN); its training has diverged")
+    return to_bytes(images)
 
 
 def interpolate(starts: Tensor, ends: Tensor, steps: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -177,16 +177,16 @@ def _score_by_features(
     from gan import metrics
     from gan.data.batches import packed_batches
     from gan.data.progress import progress
-    from gan.device import open_device
-    from gan.metrics.extractors import describe, load_extractor
+    from gan.device import open_device, with_others
+    from gan.metrics.extractors import describe, load_extractors
     from gan.metrics.scores import read_real
 
     device = open_device(params.hardware.device, params.hardware.threads, params.hardware.deterministic)
-    extractor = load_extractor(params.evaluate.extractor, REFERENCE, device)
+    extractors = load_extractors(params.evaluate.extractor, REFERENCE, with_others(device))
     real = read_real(REFERENCE, params.evaluate.split)
-    batches = packed_batches(samples, extractor.batch, device)
+    batches = packed_batches(samples, extractors[device].batch, device)
     with progress("features of the samples", len(samples), "images") as advance:
-        features, probabilities = describe(extractor, batches, len(samples), advance)
+        features, probabilities = describe(extractors, batches, len(samples), advance)
     label = facts["label"]
     scores = metrics.score(features, probabilities, real, label=label, splits=params.evaluate.splits, seed=made["seed"])
     found.values = {name: metrics.significant(value) for name, value in scores.values.items()}
@@ -199,7 +199,7 @@ def _score_by_features(
         assert probabilities is not None
         _compare_classes(found, params.evaluate.split, manifest, probabilities, folder)
     if params.evaluate.trajectory and made["origin"] == "training":
-        _follow_training(found, params.evaluate.trajectory, made, extractor, real, device, folder)
+        _follow_training(found, params.evaluate.trajectory, made, extractors, real, folder)
     frechet, _ = metrics.score_names(label)
     held_out = _count_held_out(params.evaluate.split)
     if held_out < len(samples):
@@ -208,7 +208,7 @@ def _score_by_features(
     counts = {"samples": len(samples), "real images": len(real.features), "held-out real images": held_out}
     if found.course:
         counts["samples of each kept generator"] = params.evaluate.trajectory
-    found.warnings += _warn_of_bias(frechet, extractor.width, counts)
+    found.warnings += _warn_of_bias(frechet, extractors[device].width, counts)
     if probabilities is not None:
         found.warnings += _warn_of_parts(len(samples) // params.evaluate.splits, probabilities.shape[1])
     return _protocol(params, manifest, made, len(training), len(real.features))
@@ -304,9 +304,8 @@ def _follow_training(
     found: Found,
     count: int,
     made: dict[str, Any],
-    extractor: "Extractor",
+    extractors: "Mapping[torch.device, Extractor]",
     real: "Real",
-    device: "torch.device",
     folder: Path,
 ) -> None:
     """The Fréchet distance of `count` samples of each kept generator, all from the same latents; `trajectory.csv`.
@@ -323,12 +322,13 @@ def _follow_training(
 
     summary = read_json(TRAINING_SUMMARY)
     files = {int(file.parent.name): file for file in (TRAINED / "kept").glob(f"*/{made['generator']}")}
+    devices = list(extractors)
     with progress("course of training", count * len(files), "images") as advance:
         for step, file in sorted(files.items()):
-            generator, architecture = load_generator(file, device)
+            generator, architecture = load_generator(file, devices[0])
             latents = draw_latents(count, architecture["z_dim"], derive_seed(made["seed"], "trajectory"))
-            batches = generate(generator, latents, GENERATED_TOGETHER, device)
-            features, _ = describe(extractor, batches, count, advance)
+            batches = generate(generator, latents, GENERATED_TOGETHER, devices)
+            features, _ = describe(extractors, batches, count, advance)
             distance = metrics.frechet_distance(*metrics.feature_statistics(features), real.mean, real.cov)
             kimg = metrics.significant(step * summary["kimg"] / summary["steps"])
             found.course.append((step, kimg, metrics.significant(distance)))

@@ -133,17 +133,18 @@ def _describe_real_images(params: Params, label: str, folder: Path, device: "tor
     from gan.data.batches import packed_batches
     from gan.data.packed import read_images, read_labels
     from gan.data.progress import progress
-    from gan.metrics.extractors import describe, load_extractor
+    from gan.device import with_others
+    from gan.metrics.extractors import describe, load_extractors
     from gan.metrics.scores import describe_real, write_real
 
-    extractor = load_extractor(params.evaluate.extractor, folder, device)
+    extractors = load_extractors(params.evaluate.extractor, folder, with_others(device))
     real: dict[str, Real] = {}
     probabilities = {}
     for split in SPLITS:
         images = read_images(PREPARED, split)[: params.reference.images]
-        batches = packed_batches(images, extractor.batch, device)
+        batches = packed_batches(images, extractors[device].batch, device)
         with progress(f"features of {split}", len(images), "images") as advance:
-            features, probabilities[split] = describe(extractor, batches, len(images), advance)
+            features, probabilities[split] = describe(extractors, batches, len(images), advance)
         real[split] = describe_real(features)
         # Equal images in unequal batches have features that differ by round-off.
         if np.trace(real[split].cov) <= 1e-10 * real[split].mean @ real[split].mean:
@@ -165,7 +166,7 @@ def _describe_real_images(params: Params, label: str, folder: Path, device: "tor
         floors[against] = found.values | copied
         if len(real[split].features) < len(real[against].features):
             del floors[against]["coverage"]  # a few images cannot reach every neighbourhood, real as they may be
-        if len(real[split].features) <= extractor.width:
+        if len(real[split].features) <= extractors[device].width:
             del floors[against][frechet]  # it would be nearly all bias
     return scores | {"floors": [_rounded(floors)]}
 

@@ -64,7 +64,7 @@ def _take_samples(params: Params, given: str) -> None:
 def _generate_samples(params: Params) -> None:
     from gan.data.batches import to_packed
     from gan.data.packed import file_md5, image_writer, read_images
-    from gan.device import open_device
+    from gan.device import open_device, with_others
     from gan.networks.build import load_generator
     from gan.sampling import draw_latents, generate
     from gan.seeds import derive_seed
@@ -89,7 +89,7 @@ def _generate_samples(params: Params) -> None:
         latents = draw_latents(params.sample.count, architecture["z_dim"], derive_seed(params.seed, "sample"))
         # Not through a memory map: on a full disk, writing to one ends the process without a word.
         with image_writer(folder, "images", (side, side, channels)) as write:
-            for batch in generate(generator, latents, params.sample.batch_size, device):
+            for batch in generate(generator, latents, params.sample.batch_size, with_others(device)):
                 for image in to_packed(batch):
                     write(image)
         manifest = {
@@ -141,7 +141,7 @@ def _draw_interpolation(
 
     starts, ends = draw_latents(2 * INTERPOLATION_ROWS, z_dim, derive_seed(params.seed, "interpolation")).chunk(2)
     path = interpolate(starts, ends, INTERPOLATION_STEPS).flatten(0, 1)
-    batches = generate(generator, path, params.sample.batch_size, device)
+    batches = generate(generator, path, params.sample.batch_size, [device])
     frames = np.concatenate([to_packed(batch) for batch in batches])
     save_png(folder / "interpolation.png", tile(frames, INTERPOLATION_STEPS), _scale(frames.shape[1]))
 
@@ -159,7 +159,7 @@ def _draw_training(folder: Path, kept: list[Path], seed: int, device: "torch.dev
         generator, architecture = load_generator(file, device)
         count = ANIMATION_ROWS * ANIMATION_COLUMNS
         latents = draw_latents(count, architecture["z_dim"], derive_seed(seed, "animation"))
-        frames.append(to_packed(next(generate(generator, latents, count, device))))
+        frames.append(to_packed(next(generate(generator, latents, count, [device]))))
     grids = [tile(images, ANIMATION_COLUMNS) for images in frames]
     save_animation(folder / "training.png", grids, ANIMATION_SECONDS, _scale(frames[0].shape[1]))
 

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from ruamel.yaml.error import YAMLError
 
 from gan.errors import InputError, find_no_room, is_no_memory
-from gan.params import Params, load_params
+from gan.params import HardwareParams, Params, load_params
 from stages.arithmetic import hold_arithmetic
 from stages.hosts import check_precision, count_here, read_hosts
 from stages.layout import RECORDS, RECOVERY
@@ -35,7 +35,7 @@ from stages.record import (
     read_params,
 )
 from stages.recovery import forget_recorded
-from stages.slots import COMPUTING, hold_slots
+from stages.slots import COMPUTING, hold_slots, visible_devices
 
 NAMED = 5
 """Changed inputs that an error message names."""
@@ -48,7 +48,7 @@ LOWER = {
 }
 """The parameters that a stage's memory grows with."""
 SHARED = frozenset({"train"})
-"""The stages that take more devices than one, and have several hosts."""
+"""The stages whose result depends on the number of devices, and that have several hosts."""
 
 
 class MemberKilledError(InputError):
@@ -81,7 +81,7 @@ def run_stage(name: str, run: Callable[[Params], Callable[[], None] | None]) -> 
         hold_arithmetic(params.hardware)
         data = read_data(name)
         if name in COMPUTING:
-            hold_slots(name, params.hardware.device, count_here(params.hardware) if name in SHARED else 1)
+            hold_slots(name, params.hardware.device, count_taken(name, params.hardware))
             _check_unchanged(name, before)  # the wait may have been long
         forget_recorded(RECOVERY)
         on_success = run(params)
@@ -93,6 +93,12 @@ def run_stage(name: str, run: Callable[[Params], Callable[[], None] | None]) -> 
         if on_success is not None:
             on_success()
     sys.exit(0)
+
+
+def count_taken(name: str, hardware: HardwareParams) -> int:
+    """The devices that the stage `name` takes on this host: `hardware.devices`, or fewer if any number will do."""
+    count = count_here(hardware)
+    return count if name in SHARED else min(count, max(1, len(visible_devices())))
 
 
 @contextmanager

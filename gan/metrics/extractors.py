@@ -1,6 +1,7 @@
 """The networks whose features the scores compare, by the names of `evaluate.extractor`."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -9,9 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gan.device import deal
 from gan.errors import InputError
 from gan.metrics.classifier import load_classifier
 from gan.metrics.inception_v3 import load_inception_v3
+from gan.metrics.published import exact_convolutions
 from gan.metrics.squeezenet import load_squeezenet
 
 Described = tuple[NDArray[np.float32], NDArray[np.float64] | None]
@@ -38,6 +41,11 @@ def weights_name(name: str) -> str:
     return f"{name}.safetensors"
 
 
+def load_extractors(name: str, folder: Path, devices: Iterable[torch.device]) -> dict[torch.device, Extractor]:
+    """The extractor `name` on each of `devices`, as `load_extractor` gives it."""
+    return {device: load_extractor(name, folder, device) for device in devices}
+
+
 def load_extractor(name: str, folder: Path, device: torch.device) -> Extractor:
     """The extractor `name`, its weights read from `folder`. Raises ValueError for an unknown name."""
     path = folder / weights_name(name)
@@ -52,27 +60,36 @@ def load_extractor(name: str, folder: Path, device: torch.device) -> Extractor:
 
 
 def describe(
-    extractor: Extractor, batches: Iterable[Tensor], count: int, advance: Callable[[int], object]
+    extractors: Mapping[torch.device, Extractor],
+    batches: Iterable[Tensor],
+    count: int,
+    advance: Callable[[int], object],
 ) -> Described:
-    """Describe `count` images, which come in batches N×C×H×W, uint8, on the extractor's device.
+    """Describe `count` images, which come in batches N×C×H×W, uint8, by the same extractor on one or more devices.
 
     `advance` is called with the number of each few that are done. Raises InputError for features that are not finite.
     """
-    features = np.empty((count, extractor.width), np.float32)
+    first, *_ = extractors.values()
+    features = np.empty((count, first.width), np.float32)
     probabilities: NDArray[np.float64] | None = None
+    workers = [partial(_describe, extractor, device) for device, extractor in extractors.items()]
     done = 0
-    for batch in batches:
-        for images in batch.split(extractor.batch):
-            found, classes = extractor.describe(images)
-            rows = slice(done, done + len(images))
-            features[rows] = found.cpu().numpy()
+    with exact_convolutions():  # for all threads: it is one switch, and each extractor's own use of it changes nothing
+        for found, classes in deal(workers, (few for batch in batches for few in batch.split(first.batch))):
+            rows = slice(done, done + len(found))
+            features[rows] = found
             if classes is not None:
                 if probabilities is None:
                     probabilities = np.empty((count, classes.shape[1]))
-                probabilities[rows] = classes.cpu().numpy()
-            done += len(images)
-            advance(len(images))
+                probabilities[rows] = classes
+            done += len(found)
+            advance(len(found))
     assert done == count
     if not (np.isfinite(features).all() and (probabilities is None or np.isfinite(probabilities).all())):
         raise InputError("the features are not all finite (NaN); the extractor's weights are damaged")
     return features, probabilities
+
+
+def _describe(extractor: Extractor, device: torch.device, images: Tensor) -> Described:
+    features, classes = extractor.describe(images.to(device))
+    return features.cpu().numpy(), None if classes is None else classes.cpu().numpy()

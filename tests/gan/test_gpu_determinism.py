@@ -137,7 +137,7 @@ def test_the_classifier_and_samples_repeat_bit_by_bit() -> None:
         described = [classifier.describe(batch) for batch in packed_batches(GREY, 16, gpu())]
         generator = build_generator("dcgan", 16, 16, [], "after", 32, 1)
         initialise(generator, "normal", 0.05, 1.0, 0)
-        images = generate(generator.to(gpu()).eval(), draw_latents(64, 16, 0), 16, gpu())
+        images = generate(generator.to(gpu()).eval(), draw_latents(64, 16, 0), 16, [gpu()])
         tensors = [tensor for pair in described for tensor in pair] + list(images)
         return [tensor.cpu().numpy().tobytes() for tensor in tensors]
 

@@ -7,6 +7,8 @@ from gan.errors import InputError
 from gan.networks.build import build_generator
 from gan.sampling import draw_latents, generate, interpolate
 
+CPU = torch.device("cpu")
+
 
 def test_interpolation_runs_along_the_arc() -> None:
     starts, ends = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
@@ -34,15 +36,24 @@ def test_interpolation_between_parallel_latents_is_finite(sign: int) -> None:
 def test_generate_keeps_the_order_of_the_latents() -> None:
     generator = build_generator("dcgan", 10, 4, [], "plain", 32, 1).eval()
     latents = draw_latents(10, 10, 2)
-    batches = list(generate(generator, latents, 4, torch.device("cpu")))
+    batches = list(generate(generator, latents, 4, [CPU]))
     assert [tuple(batch.shape) for batch in batches] == [(4, 1, 32, 32), (4, 1, 32, 32), (2, 1, 32, 32)]
     assert all(batch.dtype == torch.uint8 for batch in batches)
-    alone = next(generate(generator, latents[9:], 1, torch.device("cpu")))
+    alone = next(generate(generator, latents[9:], 1, [CPU]))
     assert (batches[2][1].int() - alone[0].int()).abs().max() <= 1
+
+
+def test_several_devices_draw_the_same_images_in_the_same_order() -> None:
+    generator = build_generator("dcgan", 10, 4, [], "plain", 32, 1).eval()
+    latents = draw_latents(30, 10, 2)
+    alone = torch.cat(list(generate(generator, latents, 4, [CPU])))
+    assert torch.equal(torch.cat(list(generate(generator, latents, 4, [CPU, CPU, CPU]))), alone)
 
 
 def test_a_generator_that_draws_nothing_finite_is_refused() -> None:
     generator = build_generator("vanilla", 4, 1, [8], "plain", 32, 1)
     torch.nn.init.constant_(next(generator.parameters()), float("nan"))
     with pytest.raises(InputError, match="the generator draws pixels that are not finite"):
-        next(generate(generator, draw_latents(2, 4, 0), 2, torch.device("cpu")))
+        list(generate(generator, draw_latents(2, 4, 0), 1, [CPU]))
+    with pytest.raises(InputError, match="the generator draws pixels that are not finite"):
+        list(generate(generator, draw_latents(9, 4, 0), 1, [CPU, CPU]))

@@ -337,7 +337,7 @@ def test_the_course_of_training_is_that_of_the_kept_generators(ema: bool) -> Non
     for step, row in zip((10, 20), course, strict=True):
         name = "generator_ema" if ema else "generator"
         generator, _ = load_generator(TRAINED / f"kept/{step:08}/{name}.safetensors", device)
-        (images,) = generate(generator, latents, 150, device)
+        (images,) = generate(generator, latents, 150, [device])
         features, _ = classifier.describe(images)
         expected = frechet_distance(*feature_statistics(features.numpy()), *real)
         assert row["distance"] == pytest.approx(expected, rel=1e-4)

@@ -41,7 +41,7 @@ def test_a_generator_of_any_run_is_sampled_alone() -> None:
     (TRAINED / "kept/00000010/generator.safetensors").rename(given)
     sample(small_params({"generator": "mine.safetensors", "count": 70}))
     generator, _ = load_generator(given, CPU)
-    (expected,) = generate(generator, draw_latents(70, 4, derive_seed(0, "sample")), 70, CPU)
+    (expected,) = generate(generator, draw_latents(70, 4, derive_seed(0, "sample")), 70, [CPU])
     assert np.abs(read_images(SAMPLES, "images").astype(int) - to_packed(expected)).max() <= 1
     assert (manifest()["origin"], manifest()["generator"], manifest()["ema"]) == (
         "given generator",

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from gan.params import load_params
 from stages.arithmetic import AVX2_ONLY
-from stages.stage import new_folder, write_file, write_metrics
+from stages.stage import count_taken, new_folder, write_file, write_metrics
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,6 +30,22 @@ def test_a_failure_leaves_the_old_folder_and_nothing_half_written(tmp_path: Path
         (folder / "new").write_text(f"{1 / 0}")
     assert [file.name for file in out.iterdir()] == ["old"]
     assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "asked", "train", "sample"), [(4, 2, 2, 2), (1, 4, 4, 1), (4, "auto", 4, 4), (0, 2, 2, 1)]
+)
+def test_only_training_needs_all_the_devices_that_it_asks_for(
+    gpus: int, asked: int | str, train: int, sample: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = "".join(f"GPU {index}: H100 (UUID: GPU-{index})\n" for index in range(gpus))
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n/bin/cat <<'END'\n{lines}END\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    hardware = load_params(ROOT / "params.yaml").hardware.model_copy(update={"devices": asked})
+    assert count_taken("train", hardware) == train
+    assert count_taken("sample", hardware) == sample
 
 
 def test_files_are_written_whole_and_numbers_that_json_lacks_are_refused(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import torch
 from gan.data.batches import packed_batches
 from gan.errors import InputError
 from gan.metrics.classifier import Architecture, Classifier, save_classifier
-from gan.metrics.extractors import describe, load_extractor, weights_name
+from gan.metrics.extractors import describe, load_extractor, load_extractors, weights_name
 from gan.metrics.inception_v3 import read_inception_weights, save_inception_weights
 from gan.metrics.squeezenet import read_weights, save_weights
 from tests.gan.metrics.inception_weights import write_random_inception
@@ -36,7 +36,7 @@ def test_many_images_are_described_as_one_is(folder: Path, name: str, width: int
     images = np.random.default_rng(0).integers(0, 256, (10, 32, 32, 1), dtype=np.uint8)
     extractor = load_extractor(name, folder, CPU)
     done: list[int] = []
-    features, probabilities = describe(extractor, packed_batches(images, 7, CPU), 10, done.append)
+    features, probabilities = describe({CPU: extractor}, packed_batches(images, 7, CPU), 10, done.append)
     assert sum(done) == 10
     assert max(done) <= min(7, extractor.batch)
     assert features.shape == (10, width) == (10, extractor.width)
@@ -53,12 +53,27 @@ def test_many_images_are_described_as_one_is(folder: Path, name: str, width: int
         np.testing.assert_allclose(probabilities[9:], last_probabilities.numpy(), rtol=1e-2)
 
 
+@pytest.mark.parametrize("name", ["classifier", "squeezenet1_1"])
+def test_several_devices_describe_as_one_does(folder: Path, name: str) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (30, 32, 32, 1), dtype=np.uint8)
+    found = []
+    for devices in ([CPU], [CPU, torch.device("cpu", 0)]):  # the same processor by two names
+        extractors = load_extractors(name, folder, devices)
+        assert len(extractors) == len(devices)
+        done: list[int] = []
+        found.append(describe(extractors, packed_batches(images, 7, CPU), 30, done.append))
+        assert done[:2] == [7, 7]
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+    if found[0][1] is not None:
+        np.testing.assert_array_equal(found[0][1], found[1][1])
+
+
 def test_features_that_are_not_finite_are_refused() -> None:
     classifier = Classifier(Architecture(32, 1, 3))
     torch.nn.init.constant_(classifier.body[0].get_parameter("weight"), float("nan"))
     images = np.zeros((2, 32, 32, 1), np.uint8)
     with pytest.raises(InputError, match=r"the features are not all finite \(NaN\)"):
-        describe(classifier, packed_batches(images, 2, CPU), 2, lambda _: None)
+        describe({CPU: classifier}, packed_batches(images, 2, CPU), 2, lambda _: None)
 
 
 def test_no_other_name_is_known(folder: Path) -> None:

@@ -139,7 +139,7 @@ def test_the_scores_of_images_are_torch_fidelitys(tmp_path: Path) -> None:
             image.save(tmp_path / name / f"{index:03}.png")
         packed = np.stack([np.asarray(image) for image in images])
         batches = packed_batches(packed, extractor.batch, torch.device("cpu"))
-        features[name], probabilities[name] = describe(extractor, batches, count, lambda _: None)
+        features[name], probabilities[name] = describe({torch.device("cpu"): extractor}, batches, count, lambda _: None)
     expected = calculate_metrics(
         input1=str(tmp_path / "generated"), input2=str(tmp_path / "real"), cuda=False, isc=True, fid=True, kid=True,
         isc_splits=2, kid_subsets=1, kid_subset_size=count, samples_shuffle=False, cache=False, verbose=False,
