@@ -38,6 +38,7 @@ from flows.workspace import WORKSPACES, find_home
 COPIES = Path(".dvc/tmp/exps/standalone")
 RECORDS = Path(".dvc/tmp/exps/run")
 RUNS = Path(".atelier/runs")
+TOGETHER = Path(".atelier/together")
 MD5_DIGITS = 32
 UNFINISHED = 1.0
 """Days after which nobody is still copying a file into DVC's cache."""
@@ -63,6 +64,7 @@ def examine(home: Path, old: float) -> Iterator[Finding]:
     yield from _copies(home)
     yield from _workspaces(home)
     yield from _checkpoints(home, old)
+    yield from _together(home)
     yield from _slots(home)
 
 
@@ -116,12 +118,17 @@ def _damaged(home: Path) -> Iterator[Finding]:
             yield Finding(f"{file}: damaged; remove it, and dvc repro makes it again", partial(_remove, file))
     if not (home / LOCK).exists():
         return
+    if _processes(home, "dvc "):
+        return  # what differs may be on its way into the lock
     try:
-        recorded = outputs(read_lock((home / LOCK).read_text(errors="replace")))
+        stages = read_lock((home / LOCK).read_text(errors="replace"))
     except ExperimentError:
         return  # half-written, which `_torn` tells
-    for path, md5 in recorded.items():
-        digests = Place(home, cache).digests(path, md5) if (home / path).exists() else None
+    made = [outputs({name: stage}) for name, stage in stages.items()]
+    # DVC removes a stage's outputs before it runs, so where one is missing, the others are of a run that has not ended.
+    recorded = [out for outs in made if all((home / path).exists() for path in outs) for out in outs.items()]
+    for path, md5 in recorded:
+        digests = Place(home, cache).digests(path, md5)
         if digests is not None and _digest(digests) != md5:
             words = f"{path}: not the bytes that {LOCK} has; have DVC look again, and dvc repro makes it again"
             yield Finding(words, partial(_touch, home / path))
@@ -191,6 +198,13 @@ def _checkpoints(home: Path, old: float) -> Iterator[Finding]:
     for lock in sorted((home / RUNS).glob("*.lock")):
         if not lock.with_suffix("").exists() and not _held(lock):
             yield Finding(f"{lock}: of no training; remove it", partial(_remove_unused, lock))
+
+
+def _together(home: Path) -> Iterator[Finding]:
+    """What processes shared on a host that only took part in a training, and was killed."""
+    if not _processes(home, "stages.train"):
+        for folder in sorted((home / TOGETHER).glob("*")):
+            yield Finding(f"{folder}: of a training that was killed; remove it", partial(_remove, folder))
 
 
 def _slots(home: Path) -> Iterator[Finding]:

@@ -18,6 +18,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
+from prefect.settings import get_current_settings
 from prefect.states import Completed, Failed
 from pydantic import AfterValidator, Field
 
@@ -40,9 +41,18 @@ def _host(name: str) -> str:
     return name
 
 
+def _others(hosts: list[str]) -> list[str]:
+    if hosts and not get_current_settings().api.url:
+        raise ExperimentError("they take part through a server that all reach, and PREFECT_API_URL names none")
+    if len({*hosts, socket.gethostname()}) <= len(hosts):
+        raise ExperimentError(f"{', '.join(hosts)}: name each of the others once, and not this one")
+    return hosts
+
+
 Hosts = Annotated[
     list[Annotated[str, AfterValidator(_host)]],
     Field(max_length=999),
+    AfterValidator(_others),
     described("other hosts that take part in the training, by what `hostname` says there; each has a worker"),
 ]
 
@@ -64,24 +74,26 @@ class Together:
     """Why the training cannot go on, once one of them has failed; empty before that."""
 
 
+def check_spread(hosts: Sequence[str], params: Mapping[str, Any]) -> None:
+    """Raise ExperimentError where this host and `hosts` cannot share the devices that the parameters ask for."""
+    hardware, count = params.get("hardware"), 1 + len(hosts)
+    devices = hardware.get("devices", 1) if isinstance(hardware, Mapping) else 1  # commits of before have none
+    if isinstance(devices, int) and devices % count:
+        raise ExperimentError(f"hardware.devices: {devices} cannot be spread evenly over {count} hosts")
+
+
 @contextmanager
 def joined(work: Workspace, hosts: Sequence[str], remote: str | None) -> Iterator[Together]:
     """Have the workers of `hosts` take part in the training of the block, once they are asked; at its end they stop.
 
-    A host that has no worker keeps the training waiting. Raises ExperimentError where they cannot share the devices
-    that the parameters ask for.
+    A host that has no worker keeps the training waiting.
     """
     if not hosts:
         yield Together({}, lambda: None, lambda: "")
         return
-    count, params = 1 + len(hosts), work.params()
-    devices = params["hardware"]["devices"]
-    if devices != "auto" and devices % count:
-        raise ExperimentError(f"hardware.devices: {devices} cannot be spread evenly over {count} hosts")
-    if len({*hosts, socket.gethostname()}) < count:
-        raise ExperimentError(f"hosts: {', '.join(hosts)}: name each of the others once, and not this one")
+    count = 1 + len(hosts)
     meeting = f"{socket.gethostname()}:{_free_port()}"
-    asked = {"params": params, "revision": work.commit, "remote": remote, "hosts": count, "meeting": meeting}
+    asked = {"params": work.params(), "revision": work.commit, "remote": remote, "hosts": count, "meeting": meeting}
     runs: dict[str, FlowRun] = {}
 
     def ask() -> None:

@@ -20,7 +20,7 @@ from prefect.tasks import Task
 
 from flows.artifacts import publish_run
 from flows.experiment import EXPERIMENTS, ExperimentError, default_name, read_experiments, settings_of
-from flows.hosts import Hosts, joined
+from flows.hosts import Hosts, check_spread, joined
 from flows.parameters import ExperimentName, Overrides, Remote, Revision, described, read_overrides, run_flow
 from flows.processes import CommandError, adapt_to_worker, run
 from flows.reproduction import PREPARED, Reproduction, StageError, StoppedEarlyError
@@ -105,6 +105,7 @@ def pipeline(
         say_what_runs(home, commit)
         with workspace(home, commit) as work:
             work.set_params(settings_of(experiment, read_experiments(work.folder / EXPERIMENTS)) | overrides)
+            check_spread(hosts, work.params())
             work.link_given()
             work.check_name(kept_as)
             run_stages(work, kept_as, stop_early, hosts, remote)

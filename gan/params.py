@@ -8,7 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from gan.documents import LONGEST, LONGEST_LINE, LONGEST_SHOWN, read_document, shown
@@ -49,6 +58,14 @@ def _refuse_bool(value: object) -> object:
     if isinstance(value, bool):
         raise PydanticCustomError("bool", "Input should be a number")
     return value
+
+
+def _say_both(value: object, check: ValidatorFunctionWrapHandler) -> object:
+    """Of a union, pydantic's first error names the first kind alone."""
+    try:
+        return check(value)
+    except ValidationError:
+        raise PydanticCustomError("devices", "Input should be auto or a whole number from 1 to 1024") from None
 
 
 class Section(BaseModel):
@@ -286,7 +303,7 @@ class HardwareParams(Section):
 
     device: Literal["auto", "cpu", "cuda"]
     """`auto`: a GPU where there is one."""
-    devices: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)]
+    devices: Annotated[Literal["auto"] | Annotated[int, Field(ge=1, le=1024)], WrapValidator(_say_both)]
     """GPUs of a stage: training has a process for each, and the batch is shared among them; `auto`: all that are
     visible. On CPUs, the processes of a training; `auto`: one. Results depend on the number in the last bits."""
     threads: Annotated[int, Field(ge=1, le=256)]
@@ -390,20 +407,24 @@ class Params(Section):
                 "0, but train.loss wasserstein needs a hold on the discriminator's slope; use 10, or train.r1_gamma, "
                 "or discriminator.norm spectral",
             )
-        devices = self.hardware.devices
-        size = self.train.batch_size
-        if devices != "auto" and devices > 1 and (size % devices or size < 2 * devices):
-            raise _contradiction(
-                "train.batch_size",
-                f"{size}, which cannot be cut into equal parts of two images or more for each of "
-                f"hardware.devices = {devices}",
-            )
         if self.train.loss == "relativistic" and self.discriminator.norm == "batch":
             raise _contradiction(
                 "discriminator.norm",
                 "batch, but train.loss relativistic compares single images, which batch norm mixes; use none",
             )
         return self
+
+
+def check_batch(batch_size: int, parts: int) -> None:
+    """Raise InputError for a batch that cannot be cut into so many equal parts of at least two images.
+
+    The schema does not say it, since the devices that `hardware.devices: auto` stands for are the machine's.
+    """
+    if batch_size % parts or batch_size // parts < 2:
+        raise InputError(
+            f"train.batch_size: {batch_size} cannot be cut into {parts} equal parts of two images or more, a part for "
+            "each process; change it, or hardware.devices"
+        )
 
 
 def load_params(path: Path) -> Params:

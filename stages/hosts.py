@@ -7,10 +7,11 @@ ATELIER_RENDEZVOUS, an address and port.
 
 import os
 import re
+import shutil
 from dataclasses import dataclass
 
 from gan.errors import InputError
-from gan.params import HardwareParams
+from gan.params import HardwareParams, Params, check_batch
 from stages.slots import visible_devices
 
 
@@ -32,7 +33,8 @@ def read_hosts() -> Hosts:
         raise InputError(f"ATELIER_HOST: {rank}, but ATELIER_HOSTS is {count}; hosts are counted from 0")
     if count > 1 and "ATELIER_HOST" not in os.environ:
         raise InputError(f"ATELIER_HOST: not set, but ATELIER_HOSTS is {count}; say which of them this one is, from 0")
-    if count > 1 and not re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+):[0-9]{1,5}", rendezvous):
+    found = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+):([0-9]{1,5})", rendezvous)
+    if count > 1 and not (found and 0 < int(found[2]) < 1 << 16):
         raise InputError(f"ATELIER_RENDEZVOUS: {rendezvous!r} is not the address:port of host 0, where all hosts meet")
     return Hosts(count, rank, rendezvous if count > 1 else "")
 
@@ -60,11 +62,32 @@ def count_here(hardware: HardwareParams) -> int:
     return count // hosts
 
 
-def check_precision(hardware: HardwareParams) -> None:
-    """Raise InputError for products in bfloat16 by instructions that have none, which take a hundred times as long."""
-    if hardware.precision != "bfloat16" or hardware.cpu_isa != "avx2":
+def check_training(params: Params) -> None:
+    """Raise InputError for a training that this machine cannot do, or not sensibly; fine where nothing is trained."""
+    if params.sample.generator is not None or params.evaluate.samples is not None:
         return
-    if hardware.device == "cpu" or not visible_devices():
+    hardware = params.hardware
+    check_precision(hardware)
+    count_here(hardware)
+    check_batch(params.train.batch_size, count_devices(hardware))
+    named = os.environ.get("CXX") or os.environ.get("CC")
+    compilers = [named] if named else ["g++", "gcc", "clang++", "clang"]  # where torch.compile looks
+    if hardware.compile and not any(map(shutil.which, compilers)):
+        raise InputError("hardware.compile: true, but no C++ compiler is found here; install g++, or use false")
+
+
+def check_precision(hardware: HardwareParams) -> None:
+    """Raise InputError for products that the device has no instructions for.
+
+    For bfloat16, AVX2 has none, and takes a hundred times as long.
+    """
+    on_cpu = hardware.device == "cpu" or (hardware.device == "auto" and not visible_devices())
+    if hardware.precision == "bfloat16" and hardware.cpu_isa == "avx2" and on_cpu:
         raise InputError(
             "hardware.precision: bfloat16, which AVX2 has no instructions for; on CPUs set hardware.cpu_isa=native too"
+        )
+    if hardware.precision == "tf32" and on_cpu:
+        raise InputError(
+            "hardware.precision: tf32, which is of GPUs, and none is visible here; use float32, or bfloat16 with "
+            "hardware.cpu_isa=native"
         )

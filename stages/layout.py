@@ -25,6 +25,8 @@ MAIN_REPOSITORY = Path(os.environ.get("DVC_ROOT", "."))
 """DVC names it even inside the temporary copies of `dvc exp run --temp`."""
 DOWNLOADS = MAIN_REPOSITORY / ".atelier/downloads"
 RECOVERY = MAIN_REPOSITORY / ".atelier/runs"
+TOGETHER = Path(".atelier/together")
+"""What processes share on a host that only takes part in a training; those of the first host share its recovery's."""
 EVENTS = MAIN_REPOSITORY / "runs"
 """TensorBoard's events, a folder a run."""
 

@@ -7,19 +7,27 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from gan.errors import InputError, one_line
 from gan.params import Params, check_params
 from stages.arithmetic import hold_arithmetic
 from stages.hosts import Hosts, count_here, read_hosts
+from stages.slots import POLL_SECONDS, REMIND_SECONDS
 from stages.stage import MemberKilledError, end_with_parent, told_in_words
+
+if TYPE_CHECKING:
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+log = logging.getLogger(__name__)
 
 LOST = 75
 """The exit status of a process that does not reach the others any more."""
@@ -30,10 +38,10 @@ ANSWER = timedelta(minutes=30)
 AGENT_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
-def run_together(params: Params, module: str, *arguments: str, folder: Path | None) -> None:
+def run_together(params: Params, module: str, *arguments: str, folder: Path) -> None:
     """Run `module` in as many processes as `params.hardware` asks for, each of which calls `run_member`, and wait.
 
-    One that fails ends all the others. `folder` holds what they share while they run; None: the system's. Raises
+    One that fails ends all the others. `folder` holds what they share while they run. Raises
     MemberKilledError where one was killed, and InputError where they do not reach each other; exits where one has said
     what was wrong.
     """
@@ -49,7 +57,7 @@ def run_together(params: Params, module: str, *arguments: str, folder: Path | No
     with tempfile.TemporaryDirectory(prefix="together-", dir=folder) as shared, _own_signals():
         where = "env://"
         backend, endpoint = "static", hosts.rendezvous
-        configs: dict[str, Any] = {"rank": hosts.rank, "timeout": MEETING_SECONDS}
+        configs: dict[str, Any] = {"rank": hosts.rank, "timeout": ANSWER.total_seconds()}
         if hosts.count == 1:  # they meet in files, and talk through the loopback device, which no other host reaches
             where = f"file://{Path(shared).absolute()}/store"
             backend, endpoint, configs = "c10d", f"{shared}/rendezvous", {"store_type": "file"}
@@ -70,17 +78,14 @@ def run_together(params: Params, module: str, *arguments: str, folder: Path | No
         if sys.flags.utf8_mode:
             os.environ["PYTHONUTF8"] = "1"
         try:
+            _store = meet(hosts) if hosts.count > 1 else None  # host 0 keeps it: the agent goes on in the same one
             elastic_launch(config, sys.executable)(*command)
         except ChildFailedError as error:
             exits = {rank: failure.exitcode for rank, failure in error.failures.items()}
             lost = [failure.message for failure in error.failures.values() if failure.exitcode == LOST]
             said = _explain(exits, lost, hosts)
         except (DistError, RendezvousError) as error:
-            said = InputError(
-                f"ATELIER_RENDEZVOUS: the hosts do not meet at {hosts.rendezvous or 'this host'}: "
-                f"{_short(str(error))}; it must be an address of host 0, with a port that is free there and "
-                "that the others reach"
-            )
+            said = _no_meeting(hosts, str(error))
         except SignalException as error:
             if error.sigval == signal.SIGINT:
                 raise KeyboardInterrupt from None
@@ -90,6 +95,74 @@ def run_together(params: Params, module: str, *arguments: str, folder: Path | No
     if said is None:
         sys.exit(1)
     raise said
+
+
+def meet(hosts: Hosts) -> "TCPStore":
+    """Wait until all hosts are there, and say so; returns the store that host 0 has opened for them.
+
+    PyTorch's own rendezvous waits too, but heeds no Ctrl-C meanwhile, and speaks of its failures alone. Raises
+    InputError or DistError where the address leads nowhere, or on host 0 not to this host and a port that is free, and
+    InputError where the others have not come within a day.
+    """
+    address, port = _address(hosts)
+    store = None
+    try:
+        socket.getaddrinfo(address, port)
+        if hosts.rank == 0:
+            store = _open_store("localhost", hosts)
+            _call(hosts)
+    except OSError as error:
+        raise _no_meeting(hosts, str(error)) from None
+    began = next_line = time.monotonic()
+    while True:
+        store, absent = _look(store, hosts)
+        if store and not absent:
+            return store
+        now = time.monotonic()
+        if now > began + MEETING_SECONDS:
+            raise _no_meeting(hosts, f"not there: {absent}")
+        if now >= next_line:
+            log.info("waiting for the other hosts at %s; not there yet: %s", hosts.rendezvous, absent)
+            next_line = now + REMIND_SECONDS
+        time.sleep(POLL_SECONDS)
+
+
+def _look(store: "TCPStore | None", hosts: Hosts) -> "tuple[TCPStore | None, str]":
+    """The store, as soon and as long as host 0 has it open, and in words which hosts are not there."""
+    from torch.distributed import DistError
+
+    try:
+        if store is None:
+            _call(hosts)  # PyTorch would be loud where nobody answers
+            store = _open_store(_address(hosts)[0], hosts)
+        store.set(f"host {hosts.rank}", "")
+        missing = [str(rank) for rank in range(hosts.count) if not store.check([f"host {rank}"])]
+    except (OSError, DistError) as error:
+        return None, f"0 ({_short(str(error))})"
+    return store, ", ".join(missing)
+
+
+def _open_store(host: str, hosts: Hosts) -> "TCPStore":
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    # In one process, stores at the same port are one, and the agent's is the next.
+    return TCPStore(host, _address(hosts)[1], None, hosts.rank == 0, ANSWER, wait_for_workers=False, multi_tenant=True)
+
+
+def _call(hosts: Hosts) -> None:
+    socket.create_connection(_address(hosts), 1).close()
+
+
+def _address(hosts: Hosts) -> tuple[str, int]:
+    address, port = hosts.rendezvous.rsplit(":", 1)
+    return address.strip("[]"), int(port)
+
+
+def _no_meeting(hosts: Hosts, why: str) -> InputError:
+    return InputError(
+        f"ATELIER_RENDEZVOUS: the hosts do not meet at {hosts.rendezvous or 'this host'}: {_short(why)}; it must be an "
+        "address of host 0, with a port that is free there and that the others reach"
+    )
 
 
 @contextmanager

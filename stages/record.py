@@ -44,6 +44,16 @@ def read_params(stage: str) -> dict[str, Any]:
     return found
 
 
+def is_recorded(stage: str) -> bool:
+    """Whether dvc.lock has a run of the stage with the parameters of now."""
+    try:
+        params = YAML(typ="safe", pure=True).load(LOCK)["stages"][stage]["params"][str(PARAMS)]
+    except (OSError, YAMLError, TypeError, KeyError, AttributeError):
+        return False
+    recorded = {key: value for name in params for key, value in _leaves(name, params[name]).items()}
+    return recorded == read_params(stage)
+
+
 def read_code(stage: str) -> dict[str, str]:
     """The SHA-256 of each code file that dvc.yaml names for the stage."""
     found = {}

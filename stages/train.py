@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from gan.errors import InputError
 from gan.params import Params
-from stages.hosts import count_devices, read_hosts
-from stages.layout import CURVES, EVENTS, PREPARED, RECOVERY, TRAINED, TRAINING_SUMMARY
+from stages.hosts import check_training, count_devices, read_hosts
+from stages.layout import CURVES, EVENTS, PREPARED, RECOVERY, TOGETHER, TRAINED, TRAINING_SUMMARY
 from stages.processes import run_member, run_together
 from stages.record import describe_device, describe_machine, read_code, read_params
 from stages.recovery import open_recovery
@@ -34,7 +34,7 @@ def train(params: Params) -> Callable[[], None] | None:
     """Train both networks and write the generators, the curves, and where the curves ended.
 
     Where what is to be scored comes from elsewhere, train nothing, and say so in the generators' place. On a host that
-    only takes part in a training, write nothing.
+    only takes part in a training, write nothing. Raises InputError where this machine cannot do it.
     """
     if params.sample.generator is not None or params.evaluate.samples is not None:
         with new_folder(TRAINED) as folder:
@@ -43,20 +43,21 @@ def train(params: Params) -> Callable[[], None] | None:
         write_metrics(TRAINING_SUMMARY, {})
         return None
 
+    check_training(params)
+    if not PREPARED.exists():  # DVC sees to it, but not on a host that only takes part
+        raise InputError(f"{PREPARED}: no such folder; run `dvc repro prepare` on this host first")
+
     from gan.device import open_device
-    from gan.training.processes import check_batch
 
     hardware = params.hardware
     count = count_devices(hardware)
-    check_batch(params.train.batch_size, count)
-    if hardware.compile:
-        check_compiler()
     tf32 = hardware.precision == "tf32"
     device = open_device(hardware.device, hardware.threads, hardware.deterministic, tf32=tf32)
     decisive = decisive_inputs(params)
     check_unchanged("train")  # or else a checkpoint of these parameters and this code would have another run's place
     if read_hosts().rank > 0:
-        run_together(params, "stages.train", json.dumps(decisive), folder=None)
+        TOGETHER.mkdir(parents=True, exist_ok=True)
+        run_together(params, "stages.train", json.dumps(decisive), folder=TOGETHER)
         return None
     recovery = open_recovery(RECOVERY, decisive)
     if count > 1:
@@ -64,13 +65,6 @@ def train(params: Params) -> Callable[[], None] | None:
     else:
         train_here(params, device, recovery.folder)
     return lambda: recovery.finish(TRAINED)
-
-
-def check_compiler() -> None:
-    """Raise InputError where torch.compile would find no compiler."""
-    named = os.environ.get("CXX") or os.environ.get("CC")
-    if not any(shutil.which(name) for name in ([named] if named else ["g++", "gcc", "clang++", "clang"])):
-        raise InputError("hardware.compile: true, but no C++ compiler is found here; install g++, or use false")
 
 
 def decisive_inputs(params: Params) -> dict[str, str]:

@@ -40,6 +40,8 @@ def test_only_what_nobody_uses_is_removed_and_only_when_asked(project: Project) 
     for name in ("stale", "used", "unlocked"):
         (workspaces / name).mkdir(parents=True)
     (workspaces / "stale.lock").touch()
+    together = project.path / ".atelier/together/together-x"
+    together.mkdir(parents=True)
     recent, old, going_on = (put_training(project, *each) for each in (("recent", 1), ("old", 30), ("going-on", 30)))
     with (workspaces / "used.lock").open("w") as used, going_on.with_suffix(".lock").open() as running:
         for lock in (used, running):
@@ -51,11 +53,13 @@ def test_only_what_nobody_uses_is_removed_and_only_when_asked(project: Project) 
         assert f"  training in {recent} (2.0 MB): stopped 24 hours ago" in said
         assert f"! training in {old} (2.0 MB): untouched for 30 days; remove it" in said
         assert f"  training in {going_on} (2.0 MB): runs" in said
-        assert said.splitlines()[-1] == "3 to remove (!): make doctor CLEAN=1"
+        assert f"! {together}: of a training that was killed; remove it" in said
+        assert said.splitlines()[-1] == "4 to remove (!): make doctor CLEAN=1"
         assert (workspaces / "stale").exists()
         assert old.exists()
 
-        assert doctor(project, "--clean").splitlines()[-1] == "3 removed"
+        assert doctor(project, "--clean").splitlines()[-1] == "4 removed"
+        assert not together.exists()
         assert {path.name for path in workspaces.iterdir()} == {"used", "used.lock"}
         assert {path.name for path in old.parent.iterdir()} == {
             "recent",
@@ -64,6 +68,17 @@ def test_only_what_nobody_uses_is_removed_and_only_when_asked(project: Project) 
             "going-on.lock",
         }
         assert doctor(project).splitlines()[-1] == "nothing to remove"
+
+
+def test_what_a_stage_has_begun_to_write_is_not_damaged(project: Project) -> None:
+    (project.path / "results/curves.csv").write_text("step\n")
+    assert "! results/curves.csv: not the bytes that dvc.lock has" in doctor(project)
+    running = subprocess.Popen(["python", "-c", "input()", "dvc repro"], cwd=project.path, stdin=subprocess.PIPE)
+    assert doctor(project).splitlines() == ["nothing to remove"]
+    running.kill()
+    running.communicate()
+    shutil.rmtree(project.path / "data/train")  # as DVC does before it runs the stage, which was interrupted then
+    assert doctor(project).splitlines() == ["nothing to remove"]
 
 
 def test_a_held_device_is_shown_with_its_holder(project: Project) -> None:

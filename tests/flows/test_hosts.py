@@ -3,11 +3,15 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from socket import gethostname
+from typing import Any
 
 import pytest
 from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.hosts import queue_of
+from flows.experiment import ExperimentError
+from flows.hosts import check_spread, queue_of
 from flows.parameters import run_flow
 from flows.pipeline import pipeline
 from flows.slots import ensure_limit, limit_name
@@ -56,6 +60,32 @@ def test_two_hosts_train_together_and_one_that_fails_ends_it(project: Project, s
             process.kill()
         assert box.wait_for_end(run, 300).is_failed(), box.log(run)
         wait_for(lambda: not box.processes("stages.train"), 60)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "url", "said"),
+    [
+        (["other"], None, "they take part through a server that all reach, and PREFECT_API_URL names none"),
+        (["other", "other"], "http://127.0.0.1:1/api", "other, other: name each of the others once, and not this one"),
+        ([gethostname()], "http://127.0.0.1:1/api", f"{gethostname()}: name each of the others once, and not this one"),
+    ],
+)
+def test_hosts_without_sense_are_refused_before_anything_starts(
+    hosts: list[str], url: str | None, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with temporary_settings({PREFECT_API_URL: url}):
+        assert run_flow(pipeline, lambda: {"experiment": "mnist-quick", "hosts": hosts}) == 1
+    assert capsys.readouterr().err == f"pipeline: hosts: {said}\n"
+
+
+def test_devices_are_spread_evenly_over_the_hosts() -> None:
+    for devices in (2, 4, "auto", "no number"):  # which `check` refuses
+        check_spread(["other"], {"hardware": {"devices": devices}})
+    wrong: list[dict[str, Any]] = [{"hardware": {"devices": 3}}, {"hardware": {}}, {"hardware": None}]
+    for params in wrong:
+        with pytest.raises(ExperimentError, match=r"^hardware\.devices: [31] cannot be spread evenly over 2 hosts$"):
+            check_spread(["other"], params)
+    check_spread([], {"hardware": None})
 
 
 def test_a_host_needs_a_name(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from gan.errors import InputError
-from gan.params import check_params, load_params
+from gan.params import check_batch, check_params, load_params
 
 ROOT = Path(__file__).parents[2]
 DEFAULT: dict[str, Any] = YAML(typ="safe", pure=True).load(ROOT / "params.yaml")
@@ -81,6 +81,12 @@ def test_the_schema_and_params_yaml_hold_the_same_keys() -> None:
         ("train.ema_kimg", 0, "sample.ema: true, but train.ema_kimg is 0, so there is no average to sample from"),
         ("data.test_fraction", 0.0, "data.test_fraction: 0, but evaluate.extractor classifier needs a test split"),
         ("evaluate.splits", 20_000, "evaluate.splits: 20000 parts of sample.count = 10000 images"),
+        (
+            "hardware.devices",
+            0,
+            "hardware.devices: 0 is not allowed: Input should be auto or a whole number from 1 to 1024",
+        ),
+        ("hardware.devices", "all", "hardware.devices: 'all' is not allowed: Input should be auto or a whole number"),
         ("hardware.device", "tpu", "hardware.device: 'tpu' is not allowed: Input should be 'auto', 'cpu' or 'cuda'"),
     ],
 )
@@ -119,6 +125,13 @@ def test_a_latent_of_one_dimension_cannot_be_split() -> None:
         InputError, match=r"^params: generator.z_dim: 1, but generator.name cspup splits z in two halves"
     ):
         check_params(document)
+
+
+@pytest.mark.parametrize(("size", "parts"), [(9, 2), (2, 2), (100, 3)])
+def test_a_batch_that_cannot_be_shared_is_refused(size: int, parts: int) -> None:
+    with pytest.raises(InputError, match=rf"^train.batch_size: {size} cannot be cut into {parts} equal parts of two"):
+        check_batch(size, parts)
+    check_batch(size, 1)
 
 
 @pytest.mark.parametrize("key", ["seed", "train", "train.lr_g"])

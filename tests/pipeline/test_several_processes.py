@@ -103,8 +103,16 @@ def test_killed_from_above_it_leaves_no_process_behind(kind: signal.Signals, pro
 def test_a_batch_that_cannot_be_shared_is_one_line(project: Project) -> None:
     project.set({"hardware.devices": 3})
     said = project.run("dvc", "repro", "train", ok=False)
-    assert said.count("\ncheck: params.yaml: train.batch_size: 20, which cannot be cut into equal parts") == 1
+    assert said.count("\ncheck: train.batch_size: 20 cannot be cut into 3 equal parts of two images or more") == 1
     assert "Traceback" not in said
+
+
+def test_a_host_without_images_is_told_what_to_do(project: Project) -> None:
+    project.set({"hardware.devices": 2})
+    project.run("rm", "-r", "data/prepared")
+    place = {"ATELIER_HOSTS": "2", "ATELIER_HOST": "1", "ATELIER_RENDEZVOUS": "127.0.0.1:1"}
+    said = project.run("python", "-m", "stages.train", ok=False, **place)
+    assert said == "train: data/prepared: no such folder; run `dvc repro prepare` on this host first\n"
 
 
 def two_hosts(project: Project, folder: Path) -> tuple[Project, dict[str, Any]]:
@@ -138,6 +146,27 @@ def test_two_hosts_train_as_two_processes_of_one_do(project: Project, tmp_path: 
     alone.set(TOGETHER)
     alone.run("dvc", "repro", "train")
     assert project.lock()["train"]["outs"] == alone.lock()["train"]["outs"]
+
+
+@pytest.mark.slow
+def test_hosts_that_wait_say_so_and_end_by_ctrl_c(project: Project, tmp_path: Path) -> None:
+    other, place = two_hosts(project, tmp_path)
+    waiting = f"waiting for the other hosts at {place['ATELIER_RENDEZVOUS']}; not there yet: "
+    for rank, missing in (("0", "1"), ("1", "0")):
+        if rank == "0":
+            run = start(project, **place, ATELIER_HOST=rank)
+        else:
+            run = Run(other, tmp_path / "other.txt", "python", "-m", "stages.train", **place, ATELIER_HOST=rank)
+        while waiting not in run.output:
+            assert run.goes_on(), run.output
+            time.sleep(0.1)
+        assert f"{waiting}{missing}" in run.output
+        os.killpg(run.process.pid, signal.SIGINT)
+        run.process.wait(60)
+        assert run.output.splitlines().count("train: interrupted") == 1
+        assert "Traceback" not in run.output
+        assert "socket.cpp" not in run.output
+        assert not list(run.project.path.glob(".atelier/**/together-*"))
 
 
 @pytest.mark.slow

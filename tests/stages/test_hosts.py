@@ -61,6 +61,10 @@ def test_without_gpus_auto_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
             r"^ATELIER_RENDEZVOUS: 'box' is not the address:port",
         ),
         (
+            {"ATELIER_HOSTS": "2", "ATELIER_HOST": "0", "ATELIER_RENDEZVOUS": "box:65536"},
+            r"^ATELIER_RENDEZVOUS: 'box:65536' is not the address:port",
+        ),
+        (
             {"ATELIER_HOSTS": "2", "ATELIER_HOST": "1", "ATELIER_RENDEZVOUS": "$(x):1"},
             r"^ATELIER_RENDEZVOUS: '\$\(x\):1' is not",
         ),
@@ -95,3 +99,12 @@ def test_bfloat16_needs_instructions_for_it(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(InputError, match=r"^hardware.precision: bfloat16"):
         check_precision(low)
     check_precision(low.model_copy(update={"cpu_isa": "native"}))
+
+
+def test_tf32_needs_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    precise = hardware(1).model_copy(update={"precision": "tf32"})
+    check_precision(precise)
+    monkeypatch.setattr(hosts, "visible_devices", list)
+    with pytest.raises(InputError, match=r"^hardware.precision: tf32, which is of GPUs, and none is visible here"):
+        check_precision(precise)
+    check_precision(precise.model_copy(update={"device": "cuda"}))  # PyTorch knows better

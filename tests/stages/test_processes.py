@@ -1,11 +1,15 @@
-"""Why a training of several processes has ended, as the stage says it."""
+"""How the hosts of a training meet, and why it has ended, as the stage says it."""
 
+import logging
 import signal
+import socket
+from threading import Event, Thread, Timer
 
 import pytest
 
+from gan.errors import InputError
 from stages.hosts import Hosts
-from stages.processes import _explain
+from stages.processes import _explain, meet
 from stages.stage import MemberKilledError
 
 ONE, TWO = Hosts(1, 0, ""), Hosts(2, 0, "box:1")
@@ -51,3 +55,66 @@ def test_another_host_says_why_it_has_ended(exits: dict[int, int]) -> None:
 
 def test_on_several_hosts_too_a_process_that_was_killed_here_is_named() -> None:
     assert "process 1 of the training was ended by SIGKILL" in str(_explain({0: 75, 1: -9}, ["gone"], TWO))
+
+
+@pytest.fixture
+def rendezvous() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def test_hosts_wait_for_each_other_and_say_for_whom(rendezvous: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    met, over = [], Event()
+
+    def attend(rank: int) -> None:
+        store = meet(Hosts(3, rank, rendezvous))
+        met.append(rank)
+        over.wait()  # host 0 keeps its store
+        del store
+
+    def wait_for_line(words: str) -> None:
+        while not any(words in line for line in caplog.messages):
+            Event().wait(0.02)
+
+    threads = [Thread(target=attend, args=(rank,)) for rank in range(3)]
+    try:
+        threads[2].start()
+        wait_for_line(f"waiting for the other hosts at {rendezvous}; not there yet: 0 ([Errno 111] Connection refused)")
+        threads[0].start()
+        wait_for_line(f"waiting for the other hosts at {rendezvous}; not there yet: 1")
+        assert not met
+        threads[1].start()
+        while len(met) < 3:
+            Event().wait(0.02)
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_host_that_waits_heeds_ctrl_c(rank: int, rendezvous: str, capfd: pytest.CaptureFixture[str]) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs have none
+    Timer(1, signal.raise_signal, [signal.SIGINT]).start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            meet(Hosts(2, rank, rendezvous))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_address_that_leads_nowhere_is_one_line(rank: int) -> None:
+    with pytest.raises(
+        InputError, match=r"^ATELIER_RENDEZVOUS: the hosts do not meet at nowhere\.invalid:1: \[Errno -"
+    ):
+        meet(Hosts(2, rank, "nowhere.invalid:1"))
+
+
+def test_the_first_host_must_be_at_its_own_address(rendezvous: str) -> None:
+    port = rendezvous.partition(":")[2]
+    with pytest.raises(InputError, match=r"must be an address of host 0, with a port that is free there"):
+        meet(Hosts(2, 0, f"127.255.255.255:{port}"))
