@@ -12,11 +12,13 @@ import math
 import os
 import platform
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,10 +28,14 @@ import psutil
 from matplotlib.ticker import NullLocator
 
 from benchmarks.growth_parts import AN_IMAGE, CORES, PARTS, ROOT, Part
-from gan.figures.style import BLUE, GREEN, INK, ORANGE, VERMILLION, chart, save_svg, tick_log_axis
+from benchmarks.memory_group import memory_group
+from gan.errors import InputError
+from gan.figures.style import BLUE, GREEN, INK, ORANGE, VERMILLION, chart, level, save_svg, tick_log_axis
 
 LOOK_SECONDS = 0.05
 """Between two looks at the memory."""
+DISK = "/var/tmp"  # noqa: S108 - it is made in a folder of its own
+"""Where files are made, as /tmp may lie in memory."""
 COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, INK)
 
 
@@ -42,7 +48,8 @@ class Point:
     own: Mapping[str, float]
     """Largest memory of the processes' own at any look, MB, by way."""
     all: Mapping[str, float]
-    """The same, with the pages of files that they have mapped, programs among them."""
+    """The same, with the pages of files that they have mapped, programs among them; under a limit, the most that was
+    held at any time, with all pages of files that the system keeps for them."""
     work: float
     """CPU seconds of the processes from their start to their end, which other work on the machine changes little."""
 
@@ -52,17 +59,27 @@ def measure(name: str, size: int) -> Point:
     part = PARTS[name]
     seconds: dict[str, float] = {}
     own, everything, work = {}, {}, 0.0
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR", DISK)) as temporary:
         part.make(size, Path(temporary))
         for way in part.ways:
             command = [sys.executable, "-m", "benchmarks.growth", name, "--point", str(size), way, temporary]
             before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+            with ExitStack() as stack:
+                group = stack.enter_context(memory_group(part.limit)) if part.limit else None
+                if group:
+                    command = group.within(command)
+                process = stack.enter_context(subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True))
                 peaks = [0.0, 0.0]
                 looker = threading.Thread(target=_look, args=(process, peaks))
                 looker.start()
-                said, _ = process.communicate()
+                try:
+                    said, _ = process.communicate()
+                except BaseException:
+                    process.kill()
+                    raise
                 looker.join()
+                if group:
+                    peaks[1] = group.peak_mb()
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
             work += after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
             if process.returncode:
@@ -72,6 +89,13 @@ def measure(name: str, size: int) -> Point:
     said = ", ".join(f"{what} {took:.3g} s" for what, took in seconds.items())
     print(f"{name} at {size}: {said}", file=sys.stderr, flush=True)
     return Point(size, seconds, own, everything, work)
+
+
+def check_limit(part: Part) -> None:
+    """Raise InputError where memory cannot be limited as the part needs it."""
+    if part.limit:
+        with memory_group(part.limit):
+            return
 
 
 def _look(process: subprocess.Popen[str], peaks: list[float]) -> None:
@@ -122,7 +146,9 @@ def memories(part: Part, points: Sequence[Point]) -> dict[str, list[float]]:
     for way in part.ways:
         said = f"{way}: " if way else ""
         found[f"{said}own memory, MB"] = [point.own[way] for point in points]
-        found[f"{said}with mapped files, MB"] = [point.all[way] for point in points]
+        found[f"{said}with {'all pages of' if part.limit else 'mapped'} files, MB"] = [
+            point.all[way] for point in points
+        ]
     return found
 
 
@@ -147,7 +173,8 @@ def draw(part: Part, points: Sequence[Point], path: Path) -> None:
     memory = {way: [point.own[way] for point in points] for way in part.ways}
     with chart(3.4, 9.0) as figure:
         left, right = figure.subplots(1, 2)
-        for axes, curves, unit in ((left, seconds, f"seconds for {part.per}"), (right, memory, "own memory, MB")):
+        own = "own memory, MB; dashed: the limit" if part.limit else "own memory, MB"
+        for axes, curves, unit in ((left, seconds, f"seconds for {part.per}"), (right, memory, own)):
             for (name, values), colour in zip(curves.items(), COLOURS, strict=False):
                 axes.plot(sizes, values, marker="o", color=colour, label=name)
             axes.set_xscale("log")
@@ -157,6 +184,8 @@ def draw(part: Part, points: Sequence[Point], path: Path) -> None:
             axes.set_xlabel(part.size)
             axes.set_ylabel(unit)
         right.set_ylim(bottom=10.0)
+        if part.limit:
+            level(right, part.limit / 1e6)
         for axes in (left, right):
             tick_log_axis(axes)
         left.set_title(part.title)
@@ -194,10 +223,18 @@ def main() -> None:
         size, way, folder = options.point
         print(json.dumps(PARTS[options.parts[0]].run(int(size), Path(folder), way)))
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("growth: ended"))  # and leave no file and no group behind
     print(machine())
     options.out.mkdir(parents=True, exist_ok=True)
     for name in options.parts or PARTS:
         part = PARTS[name]
+        try:
+            check_limit(part)
+        except InputError as error:
+            if options.parts:
+                parser.error(f"{name}: {error}")
+            print(f"growth: {name} is left out: {error}", file=sys.stderr, flush=True)
+            continue
         sizes = [size for size in part.sizes if size <= options.largest]
         if not sizes:
             parser.error(f"--largest: {name} starts at {part.sizes[0]}")

@@ -9,13 +9,16 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable
-from contextlib import chdir
+from contextlib import chdir, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from gan.data.packed import Images
 
 ROOT = Path(__file__).parents[1]
 CORES = len(os.sched_getaffinity(0))
@@ -40,6 +43,8 @@ class Part:
     run: Callable[[int, Path, str], Seconds]
     """Does it, in a process of its own, in one of the ways."""
     ways: tuple[str, ...] = ("",)
+    limit: int = 0
+    """Bytes of memory that the processes have, with the system's pages of files; 0: all that there is."""
 
 
 # Images through prepare
@@ -313,7 +318,12 @@ CACHED = ", cached by the system"
 
 def make_large(side: int, folder: Path) -> None:
     """A file of noise."""
-    shape = (STREAMED_BYTES // (3 * side**2), side, side, 3)
+    _write_noise(folder, STREAMED_BYTES, side)
+
+
+def _write_noise(folder: Path, size: int, side: int) -> None:
+    """The training split: images of this side, of so many bytes."""
+    shape = (size // (3 * side**2), side, side, 3)
     images = np.lib.format.open_memmap(folder / "train.npy", mode="w+", dtype=np.uint8, shape=shape)
     random, step = np.random.default_rng(0), 2**24 // (3 * side**2)
     for start in range(0, len(images), step):
@@ -324,9 +334,7 @@ def make_large(side: int, folder: Path) -> None:
 
 def run_batches(side: int, folder: Path, way: str) -> Seconds:
     """Seconds an image, of a file that the system has cached or none of which is in memory."""
-    import torch
-
-    from gan.data import batches
+    from gan.data.batches import epoch_order
     from gan.data.packed import read_images
 
     if not way.endswith(CACHED):
@@ -335,22 +343,29 @@ def run_batches(side: int, folder: Path, way: str) -> Seconds:
     used = USED_BYTES // (3 * side**2)
     if way == IN_MEMORY:
         images = np.array(images[: 2 * used])
-    order = batches.epoch_order(len(images), 0, 0)
-    steps = used // STREAMED_BATCH
-    cpu = torch.device("cpu")
     if way.endswith(CACHED):
-        np.array(images[np.sort(order[:used])]).sum()
+        np.array(images[np.sort(epoch_order(len(images), 0, 0)[:used])]).sum()
+    return {way: _seconds_a_read_image(images, used // STREAMED_BATCH, way)}
+
+
+def _seconds_a_read_image(images: "Images", steps: int, way: str) -> float:
+    """Over so many batches in a random order, of which every byte is looked at, as a step would."""
+    import torch
+
+    from gan.data import batches
+
+    order = batches.epoch_order(len(images), 0, 0)
     if way.startswith(MAP):
         start = time.perf_counter()
         for step in range(steps):
             images[order[step * STREAMED_BATCH : (step + 1) * STREAMED_BATCH]].max()
-        return {way: (time.perf_counter() - start) / (steps * STREAMED_BATCH)}
+        return (time.perf_counter() - start) / (steps * STREAMED_BATCH)
     batches.RESIDENT_BYTES = images.nbytes if way == IN_MEMORY else 0
-    with batches.training_batches(images, lambda _: order, 0, STREAMED_BATCH, cpu) as stream:
+    with batches.training_batches(images, lambda _: order, 0, STREAMED_BATCH, torch.device("cpu")) as stream:
         start = time.perf_counter()
         for _ in range(steps):
-            next(stream).numpy().max()  # every byte is looked at, as a step would
-        return {way: (time.perf_counter() - start) / (steps * STREAMED_BATCH)}
+            next(stream).numpy().max()
+        return (time.perf_counter() - start) / (steps * STREAMED_BATCH)
 
 
 def _forget(path: Path) -> None:
@@ -358,6 +373,76 @@ def _forget(path: Path) -> None:
     with path.open("rb") as file:
         os.fdatasync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+# Data sets larger than memory
+
+LIMIT = 10**9
+LIMITED_SIDE = 128
+TIMED_STEPS = 100
+TRAINING = "training"
+
+
+def make_file(size: int, folder: Path) -> None:
+    """A file of so many megabytes."""
+    _write_noise(folder, size * 10**6, LIMITED_SIDE)
+
+
+def run_limited(_: int, folder: Path, way: str) -> Seconds:
+    """Seconds an image where the whole file was read once: as in a second epoch, memory is full of what it can hold."""
+    from gan.data.packed import read_images
+
+    _read_from_disk(folder / "train.npy")
+    images = read_images(folder, "train")
+    if way == TRAINING:
+        return {way: _seconds_a_trained_image(images, folder)}
+    return {way: _seconds_a_read_image(images, TIMED_STEPS, way)}
+
+
+def _read_from_disk(path: Path) -> None:
+    """Read a file once from end to end, none of which is in memory before."""
+
+    def read_bytes() -> int:
+        lines = Path("/proc/self/io").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("read_bytes")).split()[1])
+
+    _forget(path)
+    before = read_bytes()
+    with path.open("rb", buffering=0) as file:
+        piece = bytearray(2**22)
+        while file.readinto(piece):
+            continue
+    if read_bytes() - before < path.stat().st_size / 2:
+        raise SystemExit(f"growth: {path.parent} is not on a disk; set TMPDIR to a folder on one")
+
+
+class _EnoughError(Exception):
+    """Ends a training that has taken all its timed steps."""
+
+
+def _seconds_a_trained_image(images: "Images", folder: Path) -> float:
+    """Of the second hundred steps of a training of small networks."""
+    from benchmarks.measuring import build_networks, read_experiment, train_ours
+    from gan.networks.build import first_block
+
+    epochs = 2
+    total = epochs * (len(images) // STREAMED_BATCH)
+    sizes = ("generator.base=4", "discriminator.base=4", "data.channels=3", f"data.image_size={LIMITED_SIDE}")
+    course = (f"train.batch_size={STREAMED_BATCH}", f"train.epochs={epochs}", f"train.keep={total // TIMED_STEPS}")
+    rare = ("train.checkpoint_seconds=0", "train.grid_every=1000000000", "hardware.device=cpu")
+    params = read_experiment("mnist-quick", (*sizes, *course, *rare))
+    marks: list[tuple[int, float]] = []
+
+    def mark(step: int, *_: object) -> None:
+        marks.append((step, time.perf_counter()))
+        if len(marks) == 2:
+            raise _EnoughError
+
+    generator, discriminator = build_networks(params)
+    with tempfile.TemporaryDirectory(dir=folder) as temporary, suppress(_EnoughError):
+        train_ours(params, images, generator, discriminator, first_block(generator), Path(temporary), mark)
+    (first, start), (last, end) = marks
+    return (end - start) / ((last - first) * STREAMED_BATCH)
 
 
 # What 10⁸ images would need
@@ -395,6 +480,7 @@ def run_hashing(_: int, folder: Path, __: str) -> Seconds:
 THOUSAND_TO_MILLION = (10**3, 10**4, 10**5, 10**6)
 EXPERIMENTS = (2, 10, 50, 200)
 SIDES = (32, 64, 128, 256)
+FILE_SIZES = (500, 1000, 2000, 4000, 8000)
 WAYS = (IN_MEMORY, FILE + CACHED, MAP + CACHED, FILE, MAP)
 
 PARTS = {
@@ -407,6 +493,9 @@ PARTS = {
     "page": Part("The comparison page", "experiments", (1, *EXPERIMENTS), ALL, make_results, run_page),
     "compare": Part("Comparing experiments", "experiments", EXPERIMENTS, ALL, make_compared, run_compare),
     "streaming": Part("Batches out of a file", "pixels a side", SIDES, AN_IMAGE, make_large, run_batches, WAYS),
+    "limited": Part(
+        "Data sets larger than memory", "MB", FILE_SIZES, AN_IMAGE, make_file, run_limited, (FILE, MAP, TRAINING), LIMIT
+    ),
     "order": Part("The order of an epoch", "images", (10**5, 10**6, 10**7, 10**8), ALL, make_nothing, run_order),
     "hashing": Part("Digest of an array", "MB", (1, 10, 100, 1000), ALL, make_bytes, run_hashing),
 }

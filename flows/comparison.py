@@ -72,6 +72,15 @@ FIXED = ("image_size", "channels", "crop", "resize", "training_images", "version
 OF_THE_DATA = ("real_images", "floor_images", "data_md5")
 """Entries that depend on the prepared images too, as do a classifier's weights."""
 
+GET_ALL = """
+import sys
+from dvc.cli import main
+home, folder, *commits = sys.argv[1:]
+for number, commit in enumerate(commits):
+    main(["get", "--quiet", "--rev", commit, home, "results", "--out", f"{folder}/{number}/results"])
+"""
+"""`dvc get` for each commit, all in one process: DVC takes ten times as long to start as to get the results of one."""
+
 BESIDE_RESULTS = (".", f":!{PARAMS}", ":!dvc.lock", ":!results", ":!.dvc/tmp", ":!*.gitignore")
 """Where a commit differs from its baseline if its code does: git's words for all files but parameters and results."""
 
@@ -281,13 +290,12 @@ def gathered(home: Path, results: Sequence[Result]) -> Iterator[Path]:
     """
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
+        with suppress(CommandError):  # what then lacks is told below
+            run("python", "-c", GET_ALL, str(home), temporary, *(result.commit for result in results), folder=folder)
 
         def bring(number: int) -> None:
             result, place = results[number], folder / str(number)
             get = ("dvc", "get", "--quiet", "--rev", result.commit, str(home))
-            place.mkdir()
-            with suppress(CommandError):  # all at once, as DVC takes a second for each; what then lacks is told below
-                run(*get, "results", "--out", str(place / "results"), folder=place)
             for path in SHOWN:
                 (place / path).parent.mkdir(parents=True, exist_ok=True)
                 try:

@@ -1,15 +1,19 @@
 """The commands that measure growth, at toy size."""
 
 import math
+import os
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from benchmarks import growth_parts
-from benchmarks.growth import Point, exponent, measure, memories, table, times
+from benchmarks import growth, growth_parts, memory_group
+from benchmarks.growth import DISK, Point, exponent, measure, memories, table, times
 from benchmarks.growth_parts import PARTS, ROOT, Part, make_nothing, run_order
 from gan.data import batches
 
@@ -67,6 +71,60 @@ def test_batches_are_timed_in_each_way(way: str, tmp_path: Path, monkeypatch: py
     growth_parts.make_large(32, tmp_path)
     (seconds,) = growth_parts.run_batches(32, tmp_path, way).values()
     assert 0 < seconds < 1
+
+
+@pytest.mark.parametrize("way", PARTS["limited"].ways)
+def test_a_file_is_used_once_memory_is_full_of_it(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(growth_parts, "LIMITED_SIDE", 32)
+    monkeypatch.setattr(growth_parts, "TIMED_STEPS", 3)
+    monkeypatch.setattr(batches, "RESIDENT_BYTES", 0)
+    reads = []
+    read = os.preadv
+
+    def counted(file: int, buffers: list[Any], offset: int) -> int:
+        reads.append(offset)
+        return read(file, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", counted)
+    threads = torch.get_num_threads()
+    with tempfile.TemporaryDirectory(dir=DISK) as temporary:
+        growth_parts.make_file(8, Path(temporary))
+        (seconds,) = growth_parts.run_limited(8, Path(temporary), way).values()
+        assert [path.name for path in Path(temporary).iterdir()] == ["train.npy"]
+    torch.set_num_threads(threads)
+    assert 0 < seconds < 10
+    assert bool(reads) == (way != growth_parts.MAP)
+
+
+def test_a_file_in_memory_says_nothing_of_a_disk() -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as temporary:
+        growth_parts.make_file(1, Path(temporary))
+        with pytest.raises(SystemExit, match="is not on a disk; set TMPDIR to a folder on one"):
+            growth_parts.run_limited(1, Path(temporary), growth_parts.FILE)
+
+
+def test_a_part_under_a_limit_shows_what_the_system_kept() -> None:
+    part = Part("Title", "MB", (500,), "an image", make_nothing, run_order, ("streamed",), 10**9)
+    points = [Point(500, {"streamed": 1e-5}, {"streamed": 300.0}, {"streamed": 1000.0}, 2.0)]
+    assert memories(part, points) == {
+        "streamed: own memory, MB": [300.0],
+        "streamed: with all pages of files, MB": [1000.0],
+    }
+
+
+def test_without_control_groups_the_part_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(memory_group, "CONTROLS", {tmp_path / "none": ("a", "b", "c")})
+    monkeypatch.setattr(growth, "PARTS", {"limited": PARTS["limited"]})
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["growth", "--out", str(tmp_path)])
+    growth.main()
+    assert "limited is left out: a memory control group cannot be made" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["growth", "limited", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        growth.main()
+    assert "error: limited: a memory control group cannot be made" in capsys.readouterr().err
 
 
 def test_training_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,18 +9,21 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from flows import comparison
 from flows.comparison import (
     Result,
     command_of,
     deciding_params,
     find_result,
     foreseen,
+    gathered,
     protocol_difference,
     refusal,
     remedy,
     resolve,
 )
 from flows.experiment import ExperimentError
+from flows.processes import run
 from tests.project import ROOT, Project
 from tests.stages.comparison_runs import scores_of, write_run
 
@@ -239,6 +242,40 @@ def test_what_neither_cache_nor_remote_has_is_left_out_and_said(home: Project) -
     assert page.count("data:image/png;base64,") == 1
     assert "Its samples are not to be had here." in page
     assert "classifier-FD" in page
+
+
+def test_the_results_of_all_are_brought_by_one_process(
+    home: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = home.run("git", "rev-parse", "HEAD").strip()
+    commits = [commit_experiment(home, "one", base, {"seed": 3})]
+    home.run("dvc", "remote", "add", "--quiet", "--local", "--default", "store", str(tmp_path / "store"))
+    write_run(home.path / "results", scores_of(1.0, 0.1), end=1.0, seed=1, noise=5.0)
+    home.run("dvc", "add", "--quiet", "results/curves.csv")
+    home.run("git", "add", "--all")
+    home.run("git", "commit", "--quiet", "--message=held by DVC")
+    home.run("dvc", "push", "--quiet")
+    commits.append(home.run("git", "rev-parse", "HEAD").strip())
+    curves = (home.path / "results/curves.csv").read_bytes()
+    home.run("git", "checkout", "--quiet", "--detach", base)
+    shutil.rmtree(home.path / ".dvc/cache")
+    (home.path / "results/curves.csv").unlink()
+
+    commands = []
+
+    def listed(*command: str, folder: Path) -> str:
+        commands.append(command[0])
+        return run(*command, folder=folder)
+
+    monkeypatch.setattr(comparison, "run", listed)
+    with gathered(home.path, [Result(commit, commit, base, {}, {}) for commit in commits]) as folder:
+        found = [{str(path.relative_to(place)) for path in place.rglob("*.*")} for place in sorted(folder.iterdir())]
+        assert (folder / "1/results/curves.csv").read_bytes() == curves, "from DVC's remote"
+    shown = {
+        f"results/{name}" for name in ("curves.csv", "evaluation/trajectory.csv", "samples/grid.png", "scores.json")
+    }
+    assert [shown - names for names in found] == [set(), set()]
+    assert sorted(commands) == ["git", "git", "python"], "and none that asks for one experiment's files"
 
 
 @pytest.mark.parametrize(
