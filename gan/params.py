@@ -305,7 +305,8 @@ class HardwareParams(Section):
     """`auto`: a GPU where there is one."""
     devices: Annotated[Literal["auto"] | Annotated[int, Field(ge=1, le=1024)], WrapValidator(_say_both)]
     """GPUs of a stage: training has a process for each, and the batch is shared among them; `auto`: all that are
-    visible. On CPUs, the processes of a training; `auto`: one. Results depend on the number in the last bits."""
+    visible. On CPUs, the processes of a training; `auto`: one. What is trained depends on the number in the last bits.
+    Samples and features are dealt to as many GPUs, or to fewer where fewer are visible, to the same bits."""
     threads: Annotated[int, Field(ge=1, le=256)]
     """CPU threads of a stage, or of each process of a training; results may depend on it in the last bits."""
     cpu_isa: Literal["avx2", "native"]

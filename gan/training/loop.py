@@ -20,7 +20,7 @@ from torch.nn.utils import get_total_norm
 from gan.data.batches import epoch_order, scale_to_float, training_batches
 from gan.data.packed import Images
 from gan.errors import InputError
-from gan.params import TrainParams
+from gan.params import TrainParams, check_batch
 from gan.seeds import derive_seed
 from gan.training import processes
 from gan.training.augment import augment
@@ -100,7 +100,7 @@ def train(
     OSError where a checkpoint cannot be written.
     """
     batch_size = params.batch_size
-    processes.check_batch(batch_size, processes.count())
+    check_batch(batch_size, processes.count())
     part = processes.own_part(batch_size)
     keeps_books = processes.rank() == 0
     steps_per_epoch = len(images) // batch_size
@@ -145,7 +145,8 @@ def train(
         for name, module in modules.items():
             module.load_state_dict(state[name])
         step, curves = state["step"], state["curves"]
-        log.info("going on from step %d", step)
+        if keeps_books:
+            log.info("going on from step %d", step)
         measured.copy_(state["measured"])
         stream.generator.set_state(state["stream"])
         torch.set_rng_state(state["random"])

@@ -35,15 +35,6 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def check_batch(batch_size: int, parts: int) -> None:
-    """Raise InputError for a batch that cannot be cut into so many equal parts of at least two images."""
-    if batch_size % parts or batch_size // parts < 2:
-        raise InputError(
-            f"train.batch_size: {batch_size} cannot be cut into {parts} equal parts of two images or more, a part for "
-            "each process; change it, or hardware.devices"
-        )
-
-
 def own_part(batch_size: int) -> slice:
     """Where this process's images stand in a batch of all processes."""
     size = batch_size // count()

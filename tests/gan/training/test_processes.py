@@ -11,7 +11,6 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from gan.errors import InputError
 from gan.training import processes
 from gan.training.checkpoints import list_checkpoints, load_checkpoint
 from gan.training.processes import SeveredError, Stream
@@ -198,14 +197,7 @@ def test_batch_norm_of_each_part_differs_from_that_of_the_whole(tmp_path: Path) 
     assert not torch.equal(first["layers.1.running_mean"], second["layers.1.running_mean"])
 
 
-@pytest.mark.parametrize(("size", "members"), [(9, 2), (2, 2), (100, 3)])
-def test_a_batch_that_cannot_be_shared_is_refused(size: int, members: int) -> None:
-    with pytest.raises(InputError, match=rf"^train.batch_size: {size} cannot be cut into {members} equal parts"):
-        processes.check_batch(size, members)
-
-
 def test_one_process_is_a_group_of_its_own() -> None:
-    processes.check_batch(3, 1)
     values = torch.randn(5)
     assert (processes.count(), processes.rank()) == (1, 0)
     assert processes.own(values).equal(values)
