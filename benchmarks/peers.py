@@ -32,7 +32,6 @@ BATCH, Z_DIM = 64, 100
 LIKE_IT = (
     f"train.batch_size={BATCH}", f"generator.z_dim={Z_DIM}", "train.lr_g=0.0002", "train.lr_d=0.0002",
     "train.lr_decay_g=none", "train.lr_decay_d=none", "train.r1_gamma=0", "train.ema_kimg=0", "sample.ema=false",
-    "train.fresh_latents=false",
 )  # fmt: skip
 """What is not as params.yaml has it, so that both do the same."""
 

@@ -43,12 +43,14 @@ def open_device(name: str, threads: int, deterministic: bool, *, tf32: bool = Fa
     return torch.device("cuda", number)
 
 
-def with_others(device: torch.device) -> list[torch.device]:
-    """`device`, and if it is a GPU all others that this process sees: those that its stage has taken."""
+def with_others(device: torch.device, count: int) -> list[torch.device]:
+    """`device`, and if it is a GPU others of its kind that this process sees, up to `count` in all."""
     if device.type != "cuda":
         return [device]
+    kind = torch.cuda.get_device_name(device)
     others = [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
-    return [device, *(other for other in others if other != device)]
+    alike = [other for other in others if other != device and torch.cuda.get_device_name(other) == kind]
+    return [device, *alike][:count]
 
 
 def deal(workers: Sequence[Callable[[Item], Result]], items: Iterable[Item]) -> Iterator[Result]:
@@ -62,8 +64,8 @@ def deal(workers: Sequence[Callable[[Item], Result]], items: Iterable[Item]) -> 
         return
     pending: deque[Future[Result]] = deque()
     with ExitStack() as threads:
-        threads.callback(lambda: [future.cancel() for future in pending])
         turns = cycle([(threads.enter_context(ThreadPoolExecutor(1)), worker) for worker in workers])
+        threads.callback(lambda: [future.cancel() for future in pending])  # before the threads are waited for
         for item, (thread, worker) in zip(items, turns):  # noqa: B905 (the turns never end)
             pending.append(thread.submit(worker, item))
             if len(pending) > 2 * len(workers):

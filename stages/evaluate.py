@@ -21,7 +21,7 @@ from stages.layout import (
     TRAINED,
     TRAINING_SUMMARY,
 )
-from stages.stage import new_folder, read_json, run_stage, write_metrics
+from stages.stage import count_taken, new_folder, read_json, run_stage, write_metrics
 
 if TYPE_CHECKING:
     import numpy as np
@@ -182,7 +182,9 @@ def _score_by_features(
     from gan.metrics.scores import read_real
 
     device = open_device(params.hardware.device, params.hardware.threads, params.hardware.deterministic)
-    extractors = load_extractors(params.evaluate.extractor, REFERENCE, with_others(device))
+    extractors = load_extractors(
+        params.evaluate.extractor, REFERENCE, with_others(device, count_taken("evaluate", params.hardware))
+    )
     real = read_real(REFERENCE, params.evaluate.split)
     batches = packed_batches(samples, extractors[device].batch, device)
     with progress("features of the samples", len(samples), "images") as advance:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from gan.errors import InputError
 from gan.params import HardwareParams, Params, check_batch
-from stages.slots import visible_devices
+from stages.slots import DRIVER, visible_devices
 
 
 @dataclass(frozen=True)
@@ -81,13 +81,18 @@ def check_precision(hardware: HardwareParams) -> None:
 
     For bfloat16, AVX2 has none, and takes a hundred times as long.
     """
-    on_cpu = hardware.device == "cpu" or (hardware.device == "auto" and not visible_devices())
-    if hardware.precision == "bfloat16" and hardware.cpu_isa == "avx2" and on_cpu:
+    slow = hardware.precision == "bfloat16" and hardware.cpu_isa == "avx2"
+    if not (slow or hardware.precision == "tf32"):
+        return
+    # Where a driver is and nvidia-smi is not, as in some containers, only PyTorch can tell.
+    on_cpu = hardware.device == "auto" and not visible_devices() and not DRIVER.exists()
+    if hardware.device != "cpu" and not on_cpu:
+        return
+    if slow:
         raise InputError(
             "hardware.precision: bfloat16, which AVX2 has no instructions for; on CPUs set hardware.cpu_isa=native too"
         )
-    if hardware.precision == "tf32" and on_cpu:
-        raise InputError(
-            "hardware.precision: tf32, which is of GPUs, and none is visible here; use float32, or bfloat16 with "
-            "hardware.cpu_isa=native"
-        )
+    raise InputError(
+        "hardware.precision: tf32, which is of GPUs, and none is visible here; use float32, or bfloat16 with "
+        "hardware.cpu_isa=native"
+    )

@@ -5,6 +5,7 @@ Import nothing heavy here.
 
 import json
 import logging
+import math
 import os
 import signal
 import socket
@@ -35,6 +36,9 @@ MEETING_SECONDS = 86_400.0
 """So long hosts wait for each other: each may have other stages to run before."""
 ANSWER = timedelta(minutes=30)
 """So long a process waits for the others in a step, as while the first one writes a checkpoint to a slow disk."""
+BEAT_SECONDS = 5.0
+"""A host that waits says so ten times as often."""
+ALL_THERE = "none"
 AGENT_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -111,35 +115,57 @@ def meet(hosts: Hosts) -> "TCPStore":
         if hosts.rank == 0:
             store = _open_store("localhost", hosts)
             _call(hosts)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the second of a name with a part that is empty or too long
         raise _no_meeting(hosts, str(error)) from None
+    beats: dict[int, tuple[int, float]] = {}
     began = next_line = time.monotonic()
+    said = ""
     while True:
-        store, absent = _look(store, hosts)
+        store, absent = _count_present(store, hosts, beats) if hosts.rank == 0 else _ask_who_is_absent(store, hosts)
         if store and not absent:
             return store
         now = time.monotonic()
         if now > began + MEETING_SECONDS:
             raise _no_meeting(hosts, f"not there: {absent}")
-        if now >= next_line:
+        if now >= next_line or absent != said:
             log.info("waiting for the other hosts at %s; not there yet: %s", hosts.rendezvous, absent)
-            next_line = now + REMIND_SECONDS
+            next_line, said = now + REMIND_SECONDS, absent
         time.sleep(POLL_SECONDS)
 
 
-def _look(store: "TCPStore | None", hosts: Hosts) -> "tuple[TCPStore | None, str]":
-    """The store, as soon and as long as host 0 has it open, and in words which hosts are not there."""
+def _count_present(
+    store: "TCPStore | None", hosts: Hosts, beats: dict[int, tuple[int, float]]
+) -> "tuple[TCPStore | None, str]":
+    """On host 0, which alone decides: tell the others, and return, who is absent.
+
+    A host is there as long as it counts on: one that waited and was ended is not. `beats`: what each has counted to,
+    and since when.
+    """
+    assert store is not None
+    now = time.monotonic()
+    for rank in range(1, hosts.count):
+        beat = store.add(f"host {rank}", 0)
+        if beat != beats.get(rank, (0, 0))[0]:
+            beats[rank] = beat, now
+    late = [rank for rank in range(1, hosts.count) if now > beats.get(rank, (0, -math.inf))[1] + BEAT_SECONDS]
+    absent = ", ".join(map(str, late))
+    store.set("absent", absent or ALL_THERE)
+    return store, absent
+
+
+def _ask_who_is_absent(store: "TCPStore | None", hosts: Hosts) -> "tuple[TCPStore | None, str]":
+    """On the others: count on, and return the store, as soon and as long as host 0 has it open, and who is absent."""
     from torch.distributed import DistError
 
     try:
         if store is None:
             _call(hosts)  # PyTorch would be loud where nobody answers
             store = _open_store(_address(hosts)[0], hosts)
-        store.set(f"host {hosts.rank}", "")
-        missing = [str(rank) for rank in range(hosts.count) if not store.check([f"host {rank}"])]
+        store.add(f"host {hosts.rank}", 1)
+        absent = store.get("absent").decode() if store.check(["absent"]) else "0"
     except (OSError, DistError) as error:
         return None, f"0 ({_short(str(error))})"
-    return store, ", ".join(missing)
+    return store, "" if absent == ALL_THERE else absent
 
 
 def _open_store(host: str, hosts: Hosts) -> "TCPStore":

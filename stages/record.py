@@ -44,16 +44,6 @@ def read_params(stage: str) -> dict[str, Any]:
     return found
 
 
-def is_recorded(stage: str) -> bool:
-    """Whether dvc.lock has a run of the stage with the parameters of now."""
-    try:
-        params = YAML(typ="safe", pure=True).load(LOCK)["stages"][stage]["params"][str(PARAMS)]
-    except (OSError, YAMLError, TypeError, KeyError, AttributeError):
-        return False
-    recorded = {key: value for name in params for key, value in _leaves(name, params[name]).items()}
-    return recorded == read_params(stage)
-
-
 def read_code(stage: str) -> dict[str, str]:
     """The SHA-256 of each code file that dvc.yaml names for the stage."""
     found = {}
@@ -119,7 +109,7 @@ def recorded_digests() -> dict[str, str]:
 def describe_machine(hardware: HardwareParams, computes: bool, shared: bool = False) -> dict[str, Any]:
     """On what kind of machine this process runs, as far as bytes may depend on it: no name, no date, no speed.
 
-    computes: whether the stage opens a device. shared: whether it takes as many as the parameters say.
+    computes: whether the stage opens a device. shared: whether its result depends on how many.
     """
     held = hardware.cpu_isa == "avx2" and platform.machine() == "x86_64"
     return {

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from gan.errors import InputError
 from gan.params import Params
 from stages.layout import DOWNLOADS, PREPARED, REFERENCE, REFERENCE_SCORES, own_file
-from stages.stage import new_folder, run_stage, write_metrics
+from stages.stage import count_taken, new_folder, run_stage, write_metrics
 
 if TYPE_CHECKING:
     import torch
@@ -137,7 +137,9 @@ def _describe_real_images(params: Params, label: str, folder: Path, device: "tor
     from gan.metrics.extractors import describe, load_extractors
     from gan.metrics.scores import describe_real, write_real
 
-    extractors = load_extractors(params.evaluate.extractor, folder, with_others(device))
+    extractors = load_extractors(
+        params.evaluate.extractor, folder, with_others(device, count_taken("reference", params.hardware))
+    )
     real: dict[str, Real] = {}
     probabilities = {}
     for split in SPLITS:

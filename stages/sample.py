@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from gan.errors import InputError
 from gan.params import Params
 from stages.layout import SAMPLE_FIGURES, SAMPLES, TRAINED, TRAINING_SUMMARY, own_file
-from stages.stage import new_folder, run_stage
+from stages.stage import count_taken, new_folder, run_stage
 
 if TYPE_CHECKING:
     import torch
@@ -89,7 +89,12 @@ def _generate_samples(params: Params) -> None:
         latents = draw_latents(params.sample.count, architecture["z_dim"], derive_seed(params.seed, "sample"))
         # Not through a memory map: on a full disk, writing to one ends the process without a word.
         with image_writer(folder, "images", (side, side, channels)) as write:
-            for batch in generate(generator, latents, params.sample.batch_size, with_others(device)):
+            for batch in generate(
+                generator,
+                latents,
+                params.sample.batch_size,
+                with_others(device, count_taken("sample", params.hardware)),
+            ):
                 for image in to_packed(batch):
                     write(image)
         manifest = {

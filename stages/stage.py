@@ -23,7 +23,7 @@ from ruamel.yaml.error import YAMLError
 from gan.errors import InputError, find_no_room, is_no_memory
 from gan.params import HardwareParams, Params, load_params
 from stages.arithmetic import hold_arithmetic
-from stages.hosts import check_precision, count_here, read_hosts
+from stages.hosts import check_training, count_here, read_hosts
 from stages.layout import RECORDS, RECOVERY
 from stages.record import (
     PARAMS,
@@ -77,7 +77,7 @@ def run_stage(name: str, run: Callable[[Params], Callable[[], None] | None]) -> 
         before = _began[name] = _read_inputs(name)
         params = load_params(PARAMS)
         if name in SHARED:
-            check_precision(params.hardware)
+            check_training(params)
         hold_arithmetic(params.hardware)
         data = read_data(name)
         if name in COMPUTING:
@@ -97,8 +97,10 @@ def run_stage(name: str, run: Callable[[Params], Callable[[], None] | None]) -> 
 
 def count_taken(name: str, hardware: HardwareParams) -> int:
     """The devices that the stage `name` takes on this host: `hardware.devices`, or fewer if any number will do."""
-    count = count_here(hardware)
-    return count if name in SHARED else min(count, max(1, len(visible_devices())))
+    if name in SHARED:
+        return count_here(hardware)
+    visible = max(1, len(visible_devices()))
+    return visible if hardware.devices == "auto" else min(hardware.devices, visible)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from gan.errors import InputError
 from gan.params import Params
-from stages.hosts import check_training, count_devices, read_hosts
+from stages.hosts import count_devices, read_hosts
 from stages.layout import CURVES, EVENTS, PREPARED, RECOVERY, TOGETHER, TRAINED, TRAINING_SUMMARY
 from stages.processes import run_member, run_together
 from stages.record import describe_device, describe_machine, read_code, read_params
@@ -34,7 +34,7 @@ def train(params: Params) -> Callable[[], None] | None:
     """Train both networks and write the generators, the curves, and where the curves ended.
 
     Where what is to be scored comes from elsewhere, train nothing, and say so in the generators' place. On a host that
-    only takes part in a training, write nothing. Raises InputError where this machine cannot do it.
+    only takes part in a training, write nothing.
     """
     if params.sample.generator is not None or params.evaluate.samples is not None:
         with new_folder(TRAINED) as folder:
@@ -43,7 +43,6 @@ def train(params: Params) -> Callable[[], None] | None:
         write_metrics(TRAINING_SUMMARY, {})
         return None
 
-    check_training(params)
     if not PREPARED.exists():  # DVC sees to it, but not on a host that only takes part
         raise InputError(f"{PREPARED}: no such folder; run `dvc repro prepare` on this host first")
 

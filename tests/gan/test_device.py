@@ -42,18 +42,34 @@ def test_items_are_taken_as_they_are_needed() -> None:
 
 
 def test_a_failure_ends_all() -> None:
+    tried = []
+
     def refuse(item: int) -> int:
-        if item == 3:
-            raise ValueError("three")
+        tried.append(item)
+        time.sleep(0.1)
+        if item == 1:
+            raise ValueError("one")
         return item
 
-    results = deal([refuse, refuse], range(100))
-    assert [next(results) for _ in range(3)] == [0, 1, 2]
     before = threading.active_count()
-    with pytest.raises(ValueError, match="three"):
+    results = deal([refuse, refuse], range(100))
+    assert next(results) == 0
+    with pytest.raises(ValueError, match="one"):
         next(results)
-    assert threading.active_count() < before
+    assert threading.active_count() == before
+    assert len(tried) < 6  # of those that waited, none was begun
 
 
 def test_a_processor_has_no_others() -> None:
-    assert with_others(torch.device("cpu")) == [torch.device("cpu")]
+    assert with_others(torch.device("cpu"), 4) == [torch.device("cpu")]
+
+
+def test_only_gpus_of_one_kind_share_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = ["A100", "V100", "A100", "A100"]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(kinds))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: kinds[device.index])
+    first, second, third, fourth = (torch.device("cuda", index) for index in range(4))
+    assert with_others(first, 8) == [first, third, fourth]
+    assert with_others(first, 2) == [first, third]
+    assert with_others(first, 1) == [first]
+    assert with_others(second, 4) == [second]

@@ -1,14 +1,18 @@
 """A small set of prepared images, generators as training leaves them, and parameters to match."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+import torch
 
 from gan.data.packed import Manifest, write_manifest
+from gan.device import deal
 from gan.networks.build import build_generator, initialise, save_generator
 from gan.params import Params, check_params, load_params
 from stages.layout import CURVES, PREPARED, RESULTS, TRAINED, TRAINING_SUMMARY
@@ -71,3 +75,20 @@ def small_params(sample: Mapping[str, Any] | None = None, **evaluate: Any) -> Pa
     document["sample"] |= {"count": 64} | dict(sample or {})
     document["hardware"] |= {"device": "cpu", "threads": 1}
     return check_params(document)
+
+
+@contextmanager
+def several_devices(monkeypatch: pytest.MonkeyPatch, count: int) -> Iterator[list[int]]:
+    """Have stages find the processor `count` times, each as a device; yields how many each work was dealt to."""
+    dealt: list[int] = []
+
+    def counted(workers: Sequence[Any], items: Iterable[Any]) -> Iterator[Any]:
+        dealt.append(len(workers))
+        return deal(workers, items)
+
+    with monkeypatch.context() as patch:
+        processors = [torch.device("cpu"), *(torch.device("cpu", index) for index in range(count - 1))]
+        patch.setattr("gan.device.with_others", lambda *_: processors)
+        patch.setattr("gan.sampling.deal", counted)
+        patch.setattr("gan.metrics.extractors.deal", counted)
+        yield dealt

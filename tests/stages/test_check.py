@@ -3,14 +3,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
 
 from gan.errors import InputError
-from gan.params import Params, load_params
+from gan.params import Params
 from stages import hosts
 from stages.check import check
 from stages.layout import CHECKED
-from tests.stages.small_run import ROOT, small_params
+from tests.stages.small_run import small_params
 
 
 @pytest.fixture(autouse=True)
@@ -84,38 +83,35 @@ def with_hardware(**values: Any) -> Params:
     [
         ([], {"precision": "tf32"}, "hardware.precision: tf32, which is of GPUs, and none is visible here"),
         ([], {"precision": "bfloat16"}, "hardware.precision: bfloat16, which AVX2 has no instructions for"),
-        ([], {"devices": 3}, "train.batch_size: 32 cannot be cut into 3 equal parts"),
         (["GPU-a", "GPU-b", "GPU-c"], {"devices": "auto"}, "train.batch_size: 32 cannot be cut into 3 equal parts"),
         ([], {"compile": True}, "hardware.compile: true, but no C++ compiler is found here"),
     ],
 )
-def test_what_this_machine_cannot_train_is_refused_unless_nothing_is_trained(
-    gpus: list[str], values: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_what_this_machine_cannot_train_is_remarked_if_anything_is_trained(
+    gpus: list[str], values: dict[str, Any], said: str, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+) -> None:  # fmt: skip
     monkeypatch.setattr(hosts, "visible_devices", lambda: gpus)
+    monkeypatch.setattr(hosts, "DRIVER", tmp_path / "none")
     monkeypatch.setenv("PATH", str(tmp_path))
     params = with_hardware(**values)
     with pytest.raises(InputError, match=f"^{re.escape(said)}"):
-        check(params)
-    assert not CHECKED.exists()
+        hosts.check_training(params)
+    check(params)
+    assert f"check: this machine will refuse to train: {said}" in caplog.text
     Path("images").mkdir()
+    caplog.clear()
     check(params.model_copy(update={"evaluate": params.evaluate.model_copy(update={"samples": "images"})}))
+    assert not caplog.text
 
 
-def test_what_another_machine_has_trained_is_fine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_the_devices_cannot_share_is_refused() -> None:
+    with pytest.raises(InputError, match=r"^train\.batch_size: 32 cannot be cut into 3 equal parts"):
+        check(with_hardware(devices=3))
+    assert not CHECKED.exists()
+
+
+def test_where_a_driver_is_only_pytorch_knows_of_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(hosts, "visible_devices", list)
-    params = (ROOT / "params.yaml").read_text().replace("precision: float32", "precision: tf32")
-    stages = (ROOT / "dvc.yaml").read_text()
-    for name, text in (("params.yaml", params), ("dvc.yaml", stages)):
-        Path(name).write_text(text)
-    recorded: dict[str, Any] = {}
-    for key in YAML(typ="safe").load(stages)["stages"]["train"]["params"]:
-        value = YAML(typ="safe").load(params)
-        for part in key.split("."):
-            value = value[part]
-        recorded[key] = value
-    YAML().dump({"stages": {"train": {"params": {"params.yaml": recorded}}}}, Path("dvc.lock"))
-    check(load_params(Path("params.yaml")))
-    Path("params.yaml").write_text(params.replace("epochs: 38", "epochs: 39"))
-    with pytest.raises(InputError, match=r"^hardware.precision: tf32"):
-        check(load_params(Path("params.yaml")))
+    monkeypatch.setattr(hosts, "DRIVER", tmp_path)
+    hosts.check_training(with_hardware(precision="tf32"))

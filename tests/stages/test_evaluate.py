@@ -26,7 +26,7 @@ from stages.layout import (
 )
 from stages.reference import reference
 from tests.gan.metrics.squeezenet_weights import write_random_weights
-from tests.stages.small_run import CLASSES, marked_squares, small_params, write_prepared, write_trained
+from tests.stages.small_run import CLASSES, marked_squares, several_devices, small_params, write_prepared, write_trained
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +56,21 @@ def scores_of(images: np.ndarray, ema: bool = True, **parameters: Any) -> dict[s
     scores: dict[str, Any] = json.loads(SCORES.read_text())
     details: dict[str, Any] = scores.pop("details")[0]
     return scores | details
+
+
+def test_features_are_dealt_to_all_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_prepared(train=90, test=40)
+    write_samples(marked_squares(64, 9)[0])
+    write_trained()
+    found = []
+    for count in (1, 2):
+        with several_devices(monkeypatch, count) as workers:
+            reference(small_params())
+            real = (REFERENCE_SCORES.read_bytes(), *(file.read_bytes() for file in sorted(REFERENCE.iterdir())))
+            evaluate(small_params(splits=2))
+        assert set(workers) == {count}
+        found.append((real, SCORES.read_bytes()))
+    assert found[0] == found[1]
 
 
 def test_scores_with_their_protocol() -> None:

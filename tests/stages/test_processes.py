@@ -1,13 +1,19 @@
 """How the hosts of a training meet, and why it has ended, as the stage says it."""
 
 import logging
+import re
 import signal
 import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from threading import Event, Thread, Timer
 
 import pytest
 
 from gan.errors import InputError
+from stages import processes
 from stages.hosts import Hosts
 from stages.processes import _explain, meet
 from stages.stage import MemberKilledError
@@ -64,6 +70,13 @@ def rendezvous() -> str:
         return f"127.0.0.1:{free.getsockname()[1]}"
 
 
+def wait_until(done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def test_hosts_wait_for_each_other_and_say_for_whom(rendezvous: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     met, over = [], Event()
@@ -75,19 +88,19 @@ def test_hosts_wait_for_each_other_and_say_for_whom(rendezvous: str, caplog: pyt
         del store
 
     def wait_for_line(words: str) -> None:
-        while not any(words in line for line in caplog.messages):
-            Event().wait(0.02)
+        line = f"waiting for the other hosts at {rendezvous}; not there yet: {words}"
+        wait_until(lambda: line in caplog.messages)
 
     threads = [Thread(target=attend, args=(rank,)) for rank in range(3)]
     try:
         threads[2].start()
-        wait_for_line(f"waiting for the other hosts at {rendezvous}; not there yet: 0 ([Errno 111] Connection refused)")
+        wait_for_line("0 ([Errno 111] Connection refused)")
         threads[0].start()
-        wait_for_line(f"waiting for the other hosts at {rendezvous}; not there yet: 1")
+        wait_for_line("1, 2")
+        wait_for_line("1")
         assert not met
         threads[1].start()
-        while len(met) < 3:
-            Event().wait(0.02)
+        wait_until(lambda: len(met) == 3)
     finally:
         over.set()
         for thread in threads:
@@ -97,21 +110,52 @@ def test_hosts_wait_for_each_other_and_say_for_whom(rendezvous: str, caplog: pyt
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_host_that_waits_heeds_ctrl_c(rank: int, rendezvous: str, capfd: pytest.CaptureFixture[str]) -> None:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs have none
-    Timer(1, signal.raise_signal, [signal.SIGINT]).start()
+    timer = Timer(1, signal.raise_signal, [signal.SIGINT])
+    timer.start()
     try:
         with pytest.raises(KeyboardInterrupt):
             meet(Hosts(2, rank, rendezvous))
     finally:
+        timer.cancel()
         signal.signal(signal.SIGINT, before)
     assert capfd.readouterr().err == ""
 
 
+def test_a_host_that_waited_and_was_ended_is_not_there(rendezvous: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "BEAT_SECONDS", 2.0)
+    code = (
+        "import sys; from stages.hosts import Hosts; from stages.processes import meet; meet(Hosts(3, 1, sys.argv[1]))"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code, rendezvous])
+    absent: list[str] = []
+    over = Event()
+
+    def follow() -> None:
+        hosts, beats = Hosts(3, 0, rendezvous), dict[int, tuple[int, float]]()
+        store = processes._open_store("localhost", hosts)
+        while not over.wait(0.1):
+            absent.append(processes._count_present(store, hosts, beats)[1])
+
+    thread = Thread(target=follow)
+    thread.start()
+    try:
+        wait_until(lambda: absent[-1:] == ["2"])
+        other.kill()
+        wait_until(lambda: absent[-1:] == ["1, 2"])
+    finally:
+        other.kill()
+        other.wait()
+        over.set()
+        thread.join()
+
+
+@pytest.mark.parametrize(("address", "why"), [("nowhere.invalid", r"\[Errno -"), ("gpu..1", ".*label")])
 @pytest.mark.parametrize("rank", [0, 1])
-def test_an_address_that_leads_nowhere_is_one_line(rank: int) -> None:
+def test_an_address_that_leads_nowhere_is_one_line(rank: int, address: str, why: str) -> None:
     with pytest.raises(
-        InputError, match=r"^ATELIER_RENDEZVOUS: the hosts do not meet at nowhere\.invalid:1: \[Errno -"
+        InputError, match=rf"^ATELIER_RENDEZVOUS: the hosts do not meet at {re.escape(address)}:1: {why}"
     ):
-        meet(Hosts(2, rank, "nowhere.invalid:1"))
+        meet(Hosts(2, rank, f"{address}:1"))
 
 
 def test_the_first_host_must_be_at_its_own_address(rendezvous: str) -> None:

@@ -16,7 +16,7 @@ from gan.seeds import derive_seed
 from stages.layout import CURVES, SAMPLE_FIGURES, SAMPLES, TRAINED, TRAINING_SUMMARY
 from stages.sample import sample
 from stages.train import train
-from tests.stages.small_run import marked_squares, small_params, write_trained
+from tests.stages.small_run import marked_squares, several_devices, small_params, write_trained
 
 CPU = torch.device("cpu")
 
@@ -49,6 +49,19 @@ def test_a_generator_of_any_run_is_sampled_alone() -> None:
         None,
     )
     assert files(SAMPLE_FIGURES) == ["grid.png", "interpolation.png"]
+
+
+def test_samples_are_dealt_to_all_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_trained()
+    (TRAINED / "kept/00000010/generator.safetensors").rename("mine.safetensors")
+    with several_devices(monkeypatch, 1) as workers:
+        sample(small_params({"batch_size": 16, "generator": "mine.safetensors"}))
+    alone = read_images(SAMPLES, "images").tobytes()
+    assert set(workers) == {1}
+    with several_devices(monkeypatch, 2) as workers:
+        sample(small_params({"batch_size": 16, "generator": "mine.safetensors"}))
+    assert workers[0] == 2
+    assert read_images(SAMPLES, "images").tobytes() == alone
 
 
 def test_images_from_elsewhere_become_the_samples() -> None:

@@ -45,6 +45,7 @@ def test_only_training_needs_all_the_devices_that_it_asks_for(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     hardware = load_params(ROOT / "params.yaml").hardware.model_copy(update={"devices": asked})
     assert count_taken("train", hardware) == train
+    monkeypatch.setenv("ATELIER_HOSTS", "2")  # of which only training has several
     assert count_taken("sample", hardware) == sample
 
 
