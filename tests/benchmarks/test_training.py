@@ -61,7 +61,7 @@ def operations_of(network: torch.nn.Module, inputs: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("experiment", ["mnist-quick", "celeba-cspup"])
 def test_loops_differ_by_the_passes_that_they_are_known_to_save(experiment: str) -> None:
-    case = toy("train.r1_gamma=0", experiment=experiment)
+    case = toy("train.r1_gamma=0", "train.fresh_latents=true", experiment=experiment)
     params = case.params
     generator, discriminator = build_networks(params)
     drawn = operations_of(generator, torch.randn(2, Z))
@@ -82,8 +82,9 @@ def test_loops_differ_by_the_passes_that_they_are_known_to_save(experiment: str)
 
 
 def test_the_r1_penalty_counts() -> None:
-    without, with_penalty = (count_operations(toy(f"train.r1_gamma={gamma}"))[OURS] for gamma in (0, 1))
-    lazy = count_operations(toy("train.r1_gamma=1", "train.penalty_interval=4"))[OURS]
+    each_step, now_and_then = "train.penalty_interval=1", "train.penalty_interval=4"
+    without, with_penalty = (count_operations(toy(f"train.r1_gamma={gamma}", each_step))[OURS] for gamma in (0, 1))
+    lazy = count_operations(toy("train.r1_gamma=1", now_and_then))[OURS]
 
     assert with_penalty > 1.2 * without
     assert lazy - without == (with_penalty - without) / 4
