@@ -141,7 +141,7 @@ def test_the_projects_own_experiments_are_read() -> None:
         assert set(settings_of(name, experiments)) <= set(keys)
 
 
-@given(st.text(st.characters(codec=None, categories=None), max_size=200))
+@given(st.text(st.characters(codec=None, categories=None), max_size=200).filter(lambda name: name not in read_names()))
 def test_any_name_is_refused_in_one_line(name: str) -> None:
     with pytest.raises(ExperimentError) as error:
         settings_of(name, read_names())
