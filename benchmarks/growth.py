@@ -183,9 +183,9 @@ def draw(part: Part, points: Sequence[Point], path: Path) -> None:
             axes.xaxis.set_minor_locator(NullLocator())
             axes.set_xlabel(part.size)
             axes.set_ylabel(unit)
-        right.set_ylim(bottom=10.0)
         if part.limit:
             level(right, part.limit / 1e6)
+        right.set_ylim(bottom=10.0)
         for axes in (left, right):
             tick_log_axis(axes)
         left.set_title(part.title)
