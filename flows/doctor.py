@@ -119,9 +119,8 @@ def _damaged(home: Path) -> Iterator[Finding]:
     if not (home / LOCK).exists():
         return
     if _processes(home, "dvc "):
-        yield Finding(
-            f"dvc runs here: its outputs were not compared with {LOCK}"
-        )  # what differs may be on its way there
+        # What differs may be on its way into the lock.
+        yield Finding(f"dvc runs here: its outputs were not compared with {LOCK}")
         return
     try:
         stages = read_lock((home / LOCK).read_text(errors="replace"))

@@ -92,7 +92,7 @@ def test_a_file_is_used_once_memory_is_full_of_it(way: str, monkeypatch: pytest.
         (seconds,) = growth_parts.run_limited(8, Path(temporary), way).values()
         assert [path.name for path in Path(temporary).iterdir()] == ["train.npy"]
     torch.set_num_threads(threads)
-    assert 0 < seconds < 10
+    assert seconds > 0
     assert bool(reads) == (way != growth_parts.MAP)
 
 
