@@ -20,6 +20,8 @@ AVX2_ONLY = {
 each has its own switch. MKL's AVX2 branch is for Intel's processors alone, and on others the switch is passed over;
 COMPATIBLE is the one branch that is the same on both."""
 
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
+
 ANOTHER_ARITHMETIC = (
     "ATEN_", "DNNL_", "GOMP_", "GOTO_", "KMP_", "MKL_", "NPY_", "OMP_", "ONEDNN_", "OPENBLAS_",
     "NCCL_ALGO", "NCCL_PROTO", "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
@@ -48,6 +50,15 @@ def hold_arithmetic(hardware: HardwareParams) -> None:
     os.environ["GOMP_SPINCOUNT"] = "10000"
     if hardware.deterministic:
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    _keep_freed_memory()
+
+
+def _keep_freed_memory() -> None:
+    """Have freed memory used again, which glibc would give back in large pieces, to get them zeroed again next step."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(M_MMAP_MAX, 0)
+        libc.mallopt(M_TRIM_THRESHOLD, -1)  # never
 
 
 def _has_avx2() -> bool:

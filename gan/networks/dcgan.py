@@ -5,7 +5,9 @@ Feature maps are `8 * base` channels wide at 4x4 and halve with every doubling o
 
 from collections import OrderedDict
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 def feature_width(base: int, side: int) -> int:
@@ -34,7 +36,7 @@ class DCGANGenerator(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Images in [-1, 1], N×C×S×S, of latents N×Z."""
         features = self.project(z).unflatten(1, (-1, 4, 4))  # N×8·base×4×4
-        images: Tensor = self.blocks(features)
+        images: Tensor = self.blocks(features.contiguous(memory_format=torch.channels_last))
         return images
 
 
@@ -58,5 +60,8 @@ class DCGANDiscriminator(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits, N, of images N×C×S×S in [-1, 1]."""
         features = self.blocks(images)  # N×8·base×4×4
-        logits: Tensor = self.logit(features.flatten(1)).squeeze(1)
-        return logits
+        # It is the weights that are put in the order of channels-last features: there are fewer of them, and gradients
+        # in another layout than the features take several times as long.
+        weight = self.logit.weight.unflatten(1, features.shape[1:]).permute(0, 2, 3, 1).flatten(1)
+        logits = functional.linear(features.permute(0, 2, 3, 1).flatten(1), weight, self.logit.bias)
+        return logits.squeeze(1)

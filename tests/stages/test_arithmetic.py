@@ -104,3 +104,23 @@ def test_an_older_c_library_leaves_it_to_the_kernel(flags: str, found: bool, mon
 def test_numpy_is_told_in_the_names_of_its_version(release: str, names: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arithmetic, "version", lambda _: release)
     assert arithmetic._beyond_avx2().startswith(names)
+
+
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+@pytest.mark.skipif(
+    HUGE_PAGES.exists() and "[always]" in HUGE_PAGES.read_text(), reason="pages are so large that there are few faults"
+)
+def test_large_pieces_of_memory_are_used_again_without_the_system_zeroing_them() -> None:
+    code = """
+import resource, torch
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.empty(2**24).fill_(1.0)  # 64 MB, in 16,384 pages
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+print(faults() < 1000)
+"""
+    assert run(code).strip() == "True"

@@ -178,6 +178,35 @@ def test_discriminator_gives_logits_not_probabilities() -> None:
     assert network(torch.zeros(2, 1, 32, 32)).tolist() == [30.0, 30.0]
 
 
+@pytest.mark.parametrize("norm", ["batch", "spectral"])
+def test_the_dcgan_logit_is_the_linear_layer_of_the_features_in_their_order(norm: str) -> None:
+    network = discriminator(image_size=64, channels=3, norm=norm).to(memory_format=torch.channels_last)
+    if norm == "spectral":
+        add_spectral_norm(network, 0)
+    network.eval()  # a forward in training turns the spectral norm's vectors
+    images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    features = network.get_submodule("blocks")(images)
+    by_hand = network.get_submodule("logit")(features.flatten(1)).squeeze(1)
+    torch.testing.assert_close(network(images), by_hand, atol=1e-6, rtol=1e-5)
+
+
+def test_what_enters_and_leaves_the_dcgan_blocks_is_channels_last_and_so_are_its_gradients() -> None:
+    seen: list[torch.Tensor] = []
+
+    def watch(tensor: torch.Tensor) -> None:
+        seen.append(tensor)
+        tensor.register_hook(seen.append)
+
+    networks = [generator(image_size=32, channels=3), discriminator(image_size=32, channels=3)]
+    for network in networks:
+        network.to(memory_format=torch.channels_last)
+    networks[0].get_submodule("blocks").register_forward_pre_hook(lambda _, inputs: watch(inputs[0]))
+    networks[1].get_submodule("blocks").register_forward_hook(lambda _, __, output: watch(output))
+    networks[1](networks[0](torch.randn(2, 100))).sum().backward()
+    assert len(seen) == 4
+    assert all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in seen)
+
+
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(ValueError, match="no generator is named 'x'"):
         generator(name="x", image_size=32, channels=1)
