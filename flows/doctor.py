@@ -192,7 +192,7 @@ def _checkpoints(home: Path, old: float) -> Iterator[Finding]:
         if _held(lock):
             yield Finding(f"{words}: runs")
         elif (folder / "complete").exists() and days < old:
-            yield Finding(f"{words}: complete; it goes when DVC has recorded the result")
+            yield Finding(f"{words}: complete; the next stage that runs removes it, if DVC has its result")
         elif days < old:
             yield Finding(f"{words}: stopped {_age(days)} ago; the same experiment goes on from there, so it stays")
         else:

@@ -108,20 +108,18 @@ def meet(hosts: Hosts) -> "TCPStore":
     InputError or DistError where the address leads nowhere, or on host 0 not to this host and a port that is free, and
     InputError where the others have not come within a day.
     """
-    address, port = _address(hosts)
-    store = None
+    looks = _ask_who_is_absent(hosts)
     try:
-        socket.getaddrinfo(address, port)
+        socket.getaddrinfo(*_address(hosts))
         if hosts.rank == 0:
-            store = _open_store("localhost", hosts)
+            looks = _count_present(_open_store("localhost", hosts), hosts)
             _call(hosts)
     except (OSError, UnicodeError) as error:  # the second of a name with a part that is empty or too long
         raise _no_meeting(hosts, str(error)) from None
-    beats: dict[int, tuple[int, float]] = {}
     began = next_line = time.monotonic()
     said = ""
     while True:
-        store, absent = _count_present(store, hosts, beats) if hosts.rank == 0 else _ask_who_is_absent(store, hosts)
+        store, absent = next(looks)
         if store and not absent:
             return store
         now = time.monotonic()
@@ -133,39 +131,43 @@ def meet(hosts: Hosts) -> "TCPStore":
         time.sleep(POLL_SECONDS)
 
 
-def _count_present(
-    store: "TCPStore | None", hosts: Hosts, beats: dict[int, tuple[int, float]]
-) -> "tuple[TCPStore | None, str]":
-    """On host 0, which alone decides: tell the others, and return, who is absent.
+Looks = Iterator["tuple[TCPStore | None, str]"]
+"""Each time anew: the store, as far as it can be reached, and who is absent."""
 
-    A host is there as long as it counts on: one that waited and was ended is not. `beats`: what each has counted to,
-    and since when.
+
+def _count_present(store: "TCPStore", hosts: Hosts) -> Looks:
+    """Who is absent, by host 0, which alone decides and tells the others.
+
+    A host is there as long as it counts on: one that waited and was ended is not.
     """
-    assert store is not None
-    now = time.monotonic()
-    for rank in range(1, hosts.count):
-        beat = store.add(f"host {rank}", 0)
-        if beat != beats.get(rank, (0, 0))[0]:
-            beats[rank] = beat, now
-    late = [rank for rank in range(1, hosts.count) if now > beats.get(rank, (0, -math.inf))[1] + BEAT_SECONDS]
-    absent = ", ".join(map(str, late))
-    store.set("absent", absent or ALL_THERE)
-    return store, absent
+    beats: dict[int, tuple[int, float]] = {}  # what each has counted to, and since when
+    while True:
+        now = time.monotonic()
+        for rank in range(1, hosts.count):
+            beat = store.add(f"host {rank}", 0)
+            if beat != beats.get(rank, (0, 0))[0]:
+                beats[rank] = beat, now
+        late = [rank for rank in range(1, hosts.count) if now > beats.get(rank, (0, -math.inf))[1] + BEAT_SECONDS]
+        absent = ", ".join(map(str, late))
+        store.set("absent", absent or ALL_THERE)
+        yield store, absent
 
 
-def _ask_who_is_absent(store: "TCPStore | None", hosts: Hosts) -> "tuple[TCPStore | None, str]":
-    """On the others: count on, and return the store, as soon and as long as host 0 has it open, and who is absent."""
+def _ask_who_is_absent(hosts: Hosts) -> Looks:
+    """Who is absent, by the others: they count on, and ask host 0, as soon and as long as it has the store open."""
     from torch.distributed import DistError
 
-    try:
-        if store is None:
-            _call(hosts)  # PyTorch would be loud where nobody answers
-            store = _open_store(_address(hosts)[0], hosts)
-        store.add(f"host {hosts.rank}", 1)
-        absent = store.get("absent").decode() if store.check(["absent"]) else "0"
-    except (OSError, DistError) as error:
-        return None, f"0 ({_short(str(error))})"
-    return store, "" if absent == ALL_THERE else absent
+    store = None
+    while True:
+        try:
+            if store is None:
+                _call(hosts)  # PyTorch would be loud where nobody answers
+                store = _open_store(_address(hosts)[0], hosts)
+            store.add(f"host {hosts.rank}", 1)
+            absent = store.get("absent").decode() if store.check(["absent"]) else "0"
+        except (OSError, DistError) as error:
+            store, absent = None, f"0 ({_short(str(error))})"
+        yield store, "" if absent == ALL_THERE else absent
 
 
 def _open_store(host: str, hosts: Hosts) -> "TCPStore":

@@ -191,12 +191,19 @@ def _in_blocks(
 
         def convert_all(items: Iterator[Item]) -> Iterator[Outcome]:
             pending: deque[tuple[int, Future[list[Outcome]]]] = deque()
-            for block in _blocks(items):
-                pending.append((sum(map(_weight, block)), pool.submit(_convert_block, convert, block)))
-                while len(pending) > 2 * workers or (pending and sum(size for size, _ in pending) > PENDING_BYTES):
-                    yield from _result(pending.popleft()[1])
-            while pending:
-                yield from _result(pending.popleft()[1])
+            try:
+                for block in _blocks(items):
+                    pending.append((sum(map(_weight, block)), pool.submit(_convert_block, convert, block)))
+                    while len(pending) > 2 * workers or (pending and sum(size for size, _ in pending) > PENDING_BYTES):
+                        yield from pending.popleft()[1].result()
+                while pending:
+                    yield from pending.popleft()[1].result()
+            except BrokenProcessPool:
+                raise InputError(
+                    "a process that decodes images was ended from outside, as when memory is full, or by a file that "
+                    "its decoder does not survive; lower data.image_size, or end what else takes memory, and run it "
+                    "again"
+                ) from None
 
         yield convert_all
 
@@ -219,16 +226,6 @@ def _weight(item: Item) -> int:
     if isinstance(item, UnreadableError):
         return 0
     return len(item) if isinstance(item, bytes) else item.nbytes
-
-
-def _result(block: Future[list[Outcome]]) -> list[Outcome]:
-    try:
-        return block.result()
-    except BrokenProcessPool:
-        raise InputError(
-            "a process that decodes images was ended from outside, as when memory is full, or by a file that its "
-            "decoder does not survive; lower data.image_size, or end what else takes memory, and run it again"
-        ) from None
 
 
 def _convert_block(convert: Callable[[Item], Outcome], items: Sequence[Item]) -> list[Outcome]:

@@ -129,7 +129,7 @@ def test_a_stage_out_of_memory_ends_in_one_line_without_a_traceback(project: Pro
 
 GREEDY = {
     "train": {"train.batch_size": 250, "generator.base": 128, "discriminator.base": 128},
-    "sample": {"sample.count": 100000, "sample.batch_size": 100000},
+    "sample": {"sample.count": 65536, "sample.batch_size": 65536},
 }
 
 

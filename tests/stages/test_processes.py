@@ -131,10 +131,11 @@ def test_a_host_that_waited_and_was_ended_is_not_there(rendezvous: str, monkeypa
     over = Event()
 
     def follow() -> None:
-        hosts, beats = Hosts(3, 0, rendezvous), dict[int, tuple[int, float]]()
-        store = processes._open_store("localhost", hosts)
-        while not over.wait(0.1):
-            absent.append(processes._count_present(store, hosts, beats)[1])
+        hosts = Hosts(3, 0, rendezvous)
+        for _, late in processes._count_present(processes._open_store("localhost", hosts), hosts):
+            absent.append(late)
+            if over.wait(0.1):
+                return
 
     thread = Thread(target=follow)
     thread.start()
