@@ -96,7 +96,7 @@ def profile(params: Params, train: Train, steps: int) -> dict[str, Any]:
         spans = [
             (event.time_range.start, event.time_range.end, event.name)
             for event in only_kernels.events() or ()
-            if event.device_type == DeviceType.CUDA
+            if event.device_type == DeviceType.CUDA and not event.is_user_annotation
         ]
         copies = covered((start, end) for start, end, name in spans if "Memcpy" in name)
         busy = covered((start, end) for start, end, _ in spans)
@@ -107,7 +107,9 @@ def profile(params: Params, train: Train, steps: int) -> dict[str, Any]:
     def own_time(entry: Any) -> float:  # noqa: ANN401 (torch's profiler has no types)
         return float(entry.self_device_time_total if on_gpu else entry.self_cpu_time_total)
 
-    entries = sorted(with_operations.key_averages(), key=own_time, reverse=True)
+    # Kernels have rows of their own beside those of the operations that started them.
+    of_operations = [entry for entry in with_operations.key_averages() if entry.device_type == DeviceType.CPU]
+    entries = sorted(of_operations, key=own_time, reverse=True)
     total = sum(map(own_time, entries)) or 1.0
     rows = [
         (f"`{entry.key[:60]}`", entry.count, f"{own_time(entry) / 1000:.1f}", f"{own_time(entry) / total:.1%}")

@@ -44,8 +44,12 @@ STEPS = {
 }
 """Experiments that are measured unless others are named, and the steps of each loop; a quarter of them warms up."""
 OTHER_STEPS = {"cpu": 12, "cuda": 1200}
-MODES = {"cpu": ["hardware.cpu_isa=native"], "cuda": ["hardware.deterministic=false"]}
-"""Modes of the project's own that are compared with the parameters as they are."""
+MODES = {
+    "cpu": ["hardware.cpu_isa=native"],
+    "cuda": ["hardware.precision=tf32", "hardware.precision=tf32,hardware.deterministic=false"],
+}
+"""Modes of the project's own that are compared with the parameters as they are: as the baselines compute, by PyTorch's
+own defaults."""
 DIGITS = 60_000
 FACES = 2_000
 """Images in the baselines' data sets; of MNIST as many as there are, from which steps draw as long as they need."""
@@ -201,7 +205,8 @@ def count_operations(case: Case) -> dict[str, float]:
     period = params.train.penalty_interval * params.train.n_dis
     rare = {"checkpoint_seconds": 0.0, "grid_every": 10**9}
     train_params = params.train.model_copy(update={"batch_size": FLOPS_BATCH} | rare)
-    hardware = params.hardware.model_copy(update={"device": "cpu"})
+    plain = {"device": "cpu", "precision": "float32", "compile": False}
+    hardware = params.hardware.model_copy(update=plain)
     params = params.model_copy(update={"train": train_params, "hardware": hardware})
 
     def ours(steps: int, folder: Path) -> None:

@@ -146,5 +146,6 @@ def test_the_classifier_and_samples_repeat_bit_by_bit() -> None:
 
 def test_what_has_no_deterministic_kernel_is_refused() -> None:
     pictures = torch.rand(1, 1, 8, 8, device=gpu(), requires_grad=True)
+    places = torch.zeros(1, 4, 4, 2, device=gpu())
     with pytest.raises(RuntimeError, match="does not have a deterministic implementation"):
-        nn.functional.interpolate(pictures, 16, mode="bilinear").sum().backward()
+        nn.functional.grid_sample(pictures, places, align_corners=False).sum().backward()

@@ -506,7 +506,7 @@ def plain_tiff(width: int = 32, height: int = 32, **changes: tuple[int, int, int
     """Grey pixels in one strip; `changes` are of a tag's kind, count and value, by `tNUMBER`; kind 0 takes it away."""
     data = bytes(4096)
     entries = {256: (4, 1, width), 257: (4, 1, height), 258: (3, 1, 8), 259: (3, 1, 1), 262: (3, 1, 1), 273: (4, 1, 8)}
-    entries |= {277: (3, 1, 1), 278: (4, 1, height), 279: (4, 1, width * height)}
+    entries |= {277: (3, 1, 1), 278: (4, 1, height), 279: (4, 1, min(width * height, 2**32 - 1))}
     entries |= {int(key[1:]): value for key, value in changes.items()}
     return tiff(*[tag(number, *entries[number]) for number in sorted(entries) if entries[number][0]], data=data)
 

@@ -5,11 +5,13 @@ import bz2
 import gzip
 import json
 import lzma
+import multiprocessing
 import os
 import pickle
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -275,12 +277,21 @@ def test_only_so_many_bytes_are_read_ahead(monkeypatch: pytest.MonkeyPatch) -> N
         assert len(list(outcomes)) == 19
 
 
-def test_a_worker_that_dies_is_one_line() -> None:
+@pytest.mark.parametrize("later", [False, True], ids=["while it is waited for", "before there is more for it"])
+def test_a_worker_that_dies_is_one_line(later: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preparation, "BLOCK", 1)
+
+    def items() -> Iterator[Item]:
+        yield b""
+        while later and multiprocessing.active_children():
+            time.sleep(0.05)
+        yield from [b""] * 10
+
     with (
         pytest.raises(InputError, match="a process that decodes images was ended from outside, as when memory is full"),
         preparation._in_blocks(workers.die, 2) as convert_all,
     ):
-        list(convert_all(iter([b""] * 10)))
+        list(convert_all(items()))
 
 
 def test_after_enough_unreadable_images_no_others_are_looked_for(
