@@ -5,9 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -25,6 +23,7 @@ from tests.audit import (
     read_licences,
     read_rules,
 )
+from tests.serving import Handler, serving
 
 ADVISORY = {
     "id": "PYSEC-0000-1",
@@ -38,7 +37,7 @@ ADVISORY = {
 def advisories(about: dict[str, list[Any]], status: int = 200) -> Iterator[list[str]]:
     """pip-audit's options for a service on loopback that knows these packages' advisories, in the form of OSV."""
 
-    class Service(BaseHTTPRequestHandler):
+    class Service(Handler):
         def do_POST(self) -> None:
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             answer = json.dumps({"vulns": about.get(asked["package"]["name"], [])}).encode()
@@ -47,13 +46,8 @@ def advisories(about: dict[str, list[Any]], status: int = 200) -> Iterator[list[
             self.end_headers()
             self.wfile.write(answer)
 
-        def log_message(self, *_: Any) -> None:
-            """Say nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Service) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield ["--vulnerability-service", "osv", "--osv-url", f"http://127.0.0.1:{server.server_port}/v1/query"]
-        server.shutdown()
+    with serving(Service) as port:
+        yield ["--vulnerability-service", "osv", "--osv-url", f"http://127.0.0.1:{port}/v1/query"]
 
 
 @pytest.fixture

@@ -1,14 +1,12 @@
 """CelebA: local copies and parts of it, and Google Drive, played by a server on this machine."""
 
 import hashlib
-import http.server
 import io
 import logging
 import re
 import resource
 import shutil
 import ssl
-import threading
 import time
 import zipfile
 from collections.abc import Iterator
@@ -37,6 +35,7 @@ from tests.gan.data.celeba_files import (
     write_partition,
 )
 from tests.gan.data.certificate import write_certificate
+from tests.serving import Handler, serving
 
 CELEBA = Path(__file__).parents[3] / "../shared/data/celeba"
 needs_celeba = pytest.mark.skipif(not CELEBA.is_dir(), reason="needs 20,000 faces of CelebA beside the repository")
@@ -340,7 +339,7 @@ def drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Drive]:
     context.load_cert_chain(write_certificate(tmp_path / "drive.pem"))
     state = Drive()
 
-    class Handler(http.server.BaseHTTPRequestHandler):
+    class OfDrive(Handler):
         def do_CONNECT(self) -> None:
             assert self.path == "drive.google.com:443"
             self.send_response(200)
@@ -371,21 +370,13 @@ def drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Drive]:
             self.end_headers()
             write_body(self.wfile, content[start:], fault)
 
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
     for variable in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(variable, raising=False)
-    for variable in ("HTTPS_PROXY", "https_proxy"):
-        monkeypatch.setenv(variable, f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "drive.pem"))
-    yield state
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(OfDrive) as port:
+        for variable in ("HTTPS_PROXY", "https_proxy"):
+            monkeypatch.setenv(variable, f"http://127.0.0.1:{port}")
+        yield state
 
 
 @pytest.fixture

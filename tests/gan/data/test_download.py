@@ -1,7 +1,6 @@
 """Downloads, from a real server that breaks off."""
 
 import hashlib
-import http.server
 import logging
 import re
 import threading
@@ -19,6 +18,7 @@ from gan.errors import InputError
 from gan.metrics.pretrained import PUBLISHED
 from tests.gan.data import mirror
 from tests.gan.data.certificate import write_certificate
+from tests.serving import Handler, serving
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 500_000, np.uint8).tobytes()
 MD5 = f"md5:{hashlib.md5(CONTENT).hexdigest()}"
@@ -44,7 +44,7 @@ class Server:
 def server() -> Iterator[Server]:
     state = Server()
 
-    class Handler(http.server.BaseHTTPRequestHandler):
+    class Counting(Handler):
         def do_GET(self) -> None:
             wanted = self.headers.get("Range", "")
             state.requests.append(f"{self.path} {wanted}".strip())
@@ -64,16 +64,9 @@ def server() -> Iterator[Server]:
             self.end_headers()
             self.wfile.write(body[: state.breaks.pop(0)] if state.breaks else body)
 
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as real:
-        thread = threading.Thread(target=real.serve_forever, args=(0.01,))
-        thread.start()
-        state.address = f"http://127.0.0.1:{real.server_port}"
+    with serving(Counting) as port:
+        state.address = f"http://127.0.0.1:{port}"
         yield state
-        real.shutdown()
-        thread.join()
 
 
 def files(folder: Path) -> set[str]:

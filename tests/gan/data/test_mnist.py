@@ -3,7 +3,6 @@
 import gzip
 import http.server
 import shutil
-import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ from gan.data.fetching import fetch_source
 from gan.data.sources import idx, mnist
 from gan.data.sources.source import Request, read_record
 from gan.errors import InputError
+from tests.serving import Handler, serving
 
 MNIST = Path(__file__).parents[3] / "../shared/data/mnist"
 needs_mnist = pytest.mark.skipif(not MNIST.is_dir(), reason="needs MNIST beside the repository")
@@ -27,19 +27,13 @@ def fetch(path: Path | None, out: Path, checksum: str | None = "published") -> N
 
 @pytest.fixture
 def mirror(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
+    class OfFiles(Handler, http.server.SimpleHTTPRequestHandler):
+        pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(MNIST)))
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    address = f"http://127.0.0.1:{server.server_port}/"
-    monkeypatch.setattr(mnist, "MIRRORS", [address])
-    yield address
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(partial(OfFiles, directory=str(MNIST))) as port:
+        address = f"http://127.0.0.1:{port}/"
+        monkeypatch.setattr(mnist, "MIRRORS", [address])
+        yield address
 
 
 def small_copy(folder: Path) -> Path:

@@ -1,8 +1,6 @@
 """Weights by download, from a real server."""
 
 import hashlib
-import http.server
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import pytest
 
 from gan.errors import InputError
 from gan.metrics.pretrained import PUBLISHED, download_weights, file_sha256, find_weights, weights_label
+from tests.serving import Handler, serving
 
 WAIT = 0.001
 CONTENT = b"weights" * 1000
@@ -20,7 +19,7 @@ NAME = f"network-{hashlib.sha256(CONTENT).hexdigest()[:8]}.pth"
 def server() -> Iterator[str]:
     """The address of a server that has the content under any name but `missing-…`."""
 
-    class Handler(http.server.BaseHTTPRequestHandler):
+    class OfWeights(Handler):
         def do_GET(self) -> None:
             if self.path.startswith("/missing"):
                 self.send_error(404)
@@ -30,15 +29,8 @@ def server() -> Iterator[str]:
             self.end_headers()
             self.wfile.write(CONTENT)
 
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as real:
-        thread = threading.Thread(target=real.serve_forever, args=(0.01,))
-        thread.start()
-        yield f"http://127.0.0.1:{real.server_port}"
-        real.shutdown()
-        thread.join()
+    with serving(OfWeights) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 def test_what_is_published_names_its_digest_and_has_the_same_on_all_mirrors() -> None:
