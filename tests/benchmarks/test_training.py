@@ -59,7 +59,7 @@ def operations_of(network: torch.nn.Module, inputs: torch.Tensor) -> float:
     return float(operations.total / len(inputs))
 
 
-@pytest.mark.parametrize("experiment", ["mnist-quick", "celeba-cspup"])
+@pytest.mark.parametrize("experiment", ["mnist-quick", pytest.param("celeba-cspup", marks=pytest.mark.slow)])
 def test_loops_differ_by_the_passes_that_they_are_known_to_save(experiment: str) -> None:
     case = toy("train.r1_gamma=0", "train.fresh_latents=true", experiment=experiment)
     params = case.params
@@ -130,7 +130,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("in_this_process")
-@pytest.mark.parametrize("experiment", ["mnist-quick", "celeba-cspup"])
+@pytest.mark.parametrize("experiment", ["mnist-quick", pytest.param("celeba-cspup", marks=pytest.mark.slow)])
 def test_the_table_of_an_experiment(experiment: str, capsys: pytest.CaptureFixture[str]) -> None:
     words = [f"--set={change}" for change in TOY]
     training.main(

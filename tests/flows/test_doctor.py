@@ -129,7 +129,11 @@ def test_a_killed_temporary_run_is_no_longer_shown_as_running(project: Project) 
         ("dvc.lock", ""),
         pytest.param("dvc.lock", None, marks=pytest.mark.slow),  # cut short
         pytest.param(".dvc/tmp/rwlock", "", marks=pytest.mark.slow),
-        (".dvc/tmp/rwlock", '{"write": {"DATA/raw": {"pid": 1, "cmd": "dvc repro"}}, "read": {}}'),
+        pytest.param(
+            ".dvc/tmp/rwlock",
+            '{"write": {"DATA/raw": {"pid": 1, "cmd": "dvc repro"}}, "read": {}}',
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_what_dvc_stumbles_over_after_a_kill_is_removed(name: str, content: str | None, project: Project) -> None:
