@@ -1,7 +1,9 @@
 """The exponential moving average of a network."""
 
+from collections.abc import Iterable
+
 import torch
-from torch import nn
+from torch import Tensor
 
 
 def average_decay(half_life_kimg: float, rampup: float, seen: int, batch_size: int) -> float:
@@ -17,15 +19,17 @@ def average_decay(half_life_kimg: float, rampup: float, seen: int, batch_size: i
 
 
 @torch.no_grad()
-def update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Move `average` toward `network`, weights and batch-norm statistics alike: a ← decay·a + (1 − decay)·n.
+def update_average(average: Iterable[Tensor], network: Iterable[Tensor], decay: float) -> None:
+    """Move the state of `average` toward that of `network`, in place: a ← decay·a + (1 − decay)·n.
 
-    An average of the weights under another network's batch statistics would not be a network that was ever trained.
-    Integer buffers (batch counts) are copied.
+    Both are the values of a `state_dict`, so that batch-norm statistics are averaged as weights are: an average of the
+    weights under another network's batch statistics would not be a network that was ever trained. Integers (batch
+    counts) are copied.
     """
-    pairs = list(zip(average.state_dict().values(), network.state_dict().values(), strict=True))
-    moving = [(ours, theirs) for ours, theirs in pairs if ours.is_floating_point()]
+    moving: list[tuple[Tensor, Tensor]] = []
+    counts: list[tuple[Tensor, Tensor]] = []
+    for pair in zip(average, network, strict=True):
+        (moving if pair[0].is_floating_point() else counts).append(pair)
     torch._foreach_lerp_([ours for ours, _ in moving], [theirs for _, theirs in moving], 1 - decay)
-    for ours, theirs in pairs:
-        if not ours.is_floating_point():
-            ours.copy_(theirs)
+    if counts:
+        torch._foreach_copy_([ours for ours, _ in counts], [theirs for _, theirs in counts])

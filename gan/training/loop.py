@@ -4,7 +4,7 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -120,6 +120,11 @@ def train(
     optimiser_g = torch.optim.Adam(generator.parameters(), lr=params.lr_g, betas=betas, fused=True)
     optimiser_d = torch.optim.Adam(discriminator.parameters(), lr=params.lr_d, betas=betas, fused=True)
 
+    # Looked up once: to walk through a network's modules takes longer than what each step does with the tensors found.
+    weights_g, weights_d, weights_first = (list(each.parameters()) for each in (generator, discriminator, first_block))
+    state_g = list(generator.state_dict().values())
+    state_average = [] if average is None else list(average.state_dict().values())
+
     torch.manual_seed(derive_seed(seed, "dropout"))
     stream = processes.Stream(derive_seed(seed, "train"), device)  # latents, labels, augmentations
     fixed = torch.randn(16, z_dim, generator=torch.Generator().manual_seed(derive_seed(seed, "fixed"))).to(device)
@@ -222,7 +227,7 @@ def train(
             (loss_d + penalty).backward()
             processes.average_gradients(discriminator)
             logits = torch.cat([real_logits, fake_logits]).detach()
-            terms["grad_norm_d"] = _gradient_norm(discriminator)
+            terms["grad_norm_d"] = _gradient_norm(weights_d)
             optimiser_d.step()
             terms["loss_d"] = loss_d.detach()
             terms["penalty"] = penalty.detach()
@@ -243,8 +248,8 @@ def train(
                 optimiser_g.zero_grad()
                 loss_g.backward()
                 processes.average_gradients(generator)
-                terms["grad_norm_g"] = _gradient_norm(generator)
-                terms["grad_norm_g_first"] = _gradient_norm(first_block)
+                terms["grad_norm_g"] = _gradient_norm(weights_g)
+                terms["grad_norm_g_first"] = _gradient_norm(weights_first)
                 optimiser_g.step()
                 discriminator.requires_grad_(True)
                 terms["loss_g"] = loss_g.detach()
@@ -252,7 +257,7 @@ def train(
                 if average is not None:
                     seen = batch_size * params.n_dis
                     ema = average_decay(params.ema_kimg, params.ema_rampup, step * batch_size, seen)
-                    update_average(average, generator, ema)
+                    update_average(state_average, state_g, ema)
 
             row.copy_(processes.average(torch.stack(list(terms.values()))))
             if not keeps_books:
@@ -291,7 +296,7 @@ def measure_start(generator: nn.Module, discriminator: nn.Module, first_block: n
         loss.generator(logits, logits.detach()).backward()
     return {
         "z_spread": float(images.detach().std(0).mean()),
-        "grad_norm_g_first": float(_gradient_norm(copies["first_block"])),
+        "grad_norm_g_first": float(_gradient_norm(copies["first_block"].parameters())),
     }
 
 
@@ -300,8 +305,8 @@ def _is_due(params: TrainParams, step: int, elapsed: float) -> bool:
     return by_steps or 0 < params.checkpoint_seconds <= elapsed
 
 
-def _gradient_norm(network: nn.Module) -> Tensor:
-    return get_total_norm([parameter.grad for parameter in network.parameters() if parameter.grad is not None])
+def _gradient_norm(weights: Iterable[nn.Parameter]) -> Tensor:
+    return get_total_norm([weight.grad for weight in weights if weight.grad is not None])
 
 
 @torch.no_grad()

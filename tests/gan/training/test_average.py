@@ -27,7 +27,7 @@ def test_weights_and_batch_norm_statistics_are_averaged_and_counts_copied() -> N
         for parameter in network.parameters():
             parameter.add_(1.0)
     network(torch.randn(16, 1, 4, 4) * 3 + 5)
-    update_average(average, network, 0.75)
+    update_average(average.state_dict().values(), network.state_dict().values(), 0.75)
     now = network.state_dict()
     for name, value in average.state_dict().items():
         if name.endswith("num_batches_tracked"):

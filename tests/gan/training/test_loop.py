@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +257,22 @@ def test_lazy_penalties_weigh_as_much_in_all(tmp_path: Path) -> None:
     assert penalties[0] == pytest.approx(3 * each[0]["penalty"], rel=1e-6)
 
 
+@pytest.mark.parametrize("name", ["dcgan", "cspup"])
+def test_an_average_without_memory_is_the_generator_of_each_step(name: str, tmp_path: Path) -> None:
+    def same(_: int, generator: nn.Module, average: nn.Module | None) -> None:
+        assert average is not None
+        pairs = zip(generator.state_dict().values(), average.state_dict().values(), strict=True)
+        assert all(torch.equal(*pair) for pair in pairs)
+        kept.append(generator)
+
+    kept: list[nn.Module] = []
+    changes: dict[str, Any] = {"name": name, "images": 16, "ema_kimg": 1e-9, "keep": 2, "epochs": 2, "on_keep": same}
+    with pytest.raises(KilledError):
+        run(tmp_path, kill_at=8, **changes)
+    run(tmp_path, **changes)  # goes on from a checkpoint
+    assert kept
+
+
 def test_instance_noise_and_its_end(tmp_path: Path) -> None:
     quiet = run(tmp_path / "quiet", log_every=1).curves
     noisy = run(tmp_path / "noisy", log_every=1, instance_noise=1.0, instance_noise_kimg=0.04).curves
@@ -263,10 +280,20 @@ def test_instance_noise_and_its_end(tmp_path: Path) -> None:
     assert noisy[0]["z_spread"] == quiet[0]["z_spread"]  # the generator's output itself has none
 
 
+@cache
+def start_of_cspup(block: str, init: str) -> dict[str, float]:
+    generator = build_generator("cspup", 100, 64, [1], block, 128, 3)
+    discriminator = build_discriminator("plain", 64, [1], "batch", 128, 3)
+    initialise(generator, init, 0.02, 1.0, 1)
+    initialise(discriminator, "normal", 0.02, 1.0, 2)
+    z = torch.randn(24, 100, generator=torch.Generator().manual_seed(0))
+    return measure_start(generator, discriminator, first_block(generator), LOSSES["non-saturating"], z)
+
+
 @pytest.mark.parametrize(
     ("block", "init", "spread", "gradient"),
     [
-        ("plain", "normal", 0.003, 1.0),
+        ("plain", "normal", 0.003, None),
         ("inside", "normal", 0.030, None),
         ("after", "normal", 0.145, 75.0),
         ("plain", "fan-in", 0.55, None),
@@ -274,19 +301,10 @@ def test_instance_noise_and_its_end(tmp_path: Path) -> None:
 )
 def test_what_a_cspup_generator_starts_from(block: str, init: str, spread: float, gradient: float | None) -> None:
     """As measured on the write-up's networks: a generator that starts all but constant."""
-
-    def start(block: str, init: str) -> dict[str, float]:
-        generator = build_generator("cspup", 100, 64, [1], block, 128, 3)
-        discriminator = build_discriminator("plain", 64, [1], "batch", 128, 3)
-        initialise(generator, init, 0.02, 1.0, 1)
-        initialise(discriminator, "normal", 0.02, 1.0, 2)
-        z = torch.randn(24, 100, generator=torch.Generator().manual_seed(0))
-        return measure_start(generator, discriminator, first_block(generator), LOSSES["non-saturating"], z)
-
-    measured = start(block, init)
+    measured = start_of_cspup(block, init)
     assert measured["z_spread"] == pytest.approx(spread, rel=0.1)
     if gradient is not None:
-        plain = start("plain", "normal")
+        plain = start_of_cspup("plain", "normal")
         assert measured["grad_norm_g_first"] / plain["grad_norm_g_first"] == pytest.approx(gradient, rel=0.2)
 
 
