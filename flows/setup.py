@@ -109,11 +109,16 @@ def ensure_server(home: Path) -> str:
 def ensure_pool() -> None:
     """The work pool that the deployments name, made if it is not there."""
     template = ProcessWorker.get_default_base_job_template()
+    with get_client(sync_client=True) as client, suppress(ObjectAlreadyExists):
+        client.create_work_pool(WorkPoolCreate(name=POOL, type=ProcessWorker.type, base_job_template=template))
+
+
+def ensure_queues(names: Sequence[str]) -> None:
+    """These work queues of the pool, made if they are not there: a worker that names one too many is given no run."""
     with get_client(sync_client=True) as client:
-        try:
-            client.create_work_pool(WorkPoolCreate(name=POOL, type=ProcessWorker.type, base_job_template=template))
-        except ObjectAlreadyExists:
-            return
+        for name in names:
+            with suppress(ObjectAlreadyExists):
+                client.create_work_queue(name, work_pool_name=POOL)
 
 
 def flow_names(home: Path) -> list[str]:
@@ -230,10 +235,12 @@ def ensure_worker(home: Path, worker: str, limit: int, api: str, reports: str) -
     """
     name = f"{socket.gethostname()}-{home.name}-{worker}"
     command = ["-m", "prefect", "worker", "start", "--pool", POOL, "--type", ProcessWorker.type, "--name", name]
+    queues = ["default", queue_of(socket.gethostname())] if worker == "computing" else [worker]
+    ensure_queues(queues)
+    for queue in queues:
+        command += ["--work-queue", queue]
     if worker == "computing":
-        command += ["--work-queue", "default", "--work-queue", queue_of(socket.gethostname()), "--limit", str(limit)]
-    else:
-        command += ["--work-queue", worker]
+        command += ["--limit", str(limit)]
 
     def online(since: datetime) -> bool:
         with get_client(sync_client=True) as client:

@@ -20,6 +20,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.objects import ConcurrencyLimitStrategy, State
 from prefect.client.schemas.schedules import CronSchedule
+from prefect.exceptions import ObjectNotFound
 from prefect.flows import load_flow_from_entrypoint
 from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_API_PORT, Settings, temporary_settings
 from pydantic import BaseModel
@@ -109,6 +110,16 @@ def test_deploying_again_leaves_a_paused_schedule_paused_and_schedules_the_other
 
     wait_for(lambda: upcoming(weekly.id) > 0, 60)  # the server's scheduler does it
     assert upcoming(nightly.id) == 0
+
+
+def test_a_worker_is_given_runs_once_all_its_queues_are_there(client: SyncPrefectClient) -> None:
+    setup.ensure_pool()
+    names = ["default", "host-of-a-test"]
+    with pytest.raises(ObjectNotFound):  # for the one that is there, too
+        client.get_scheduled_flow_runs_for_work_pool(setup.POOL, names)
+    setup.ensure_queues(names)
+    setup.ensure_queues(names)
+    assert client.get_scheduled_flow_runs_for_work_pool(setup.POOL, names) == []
 
 
 def test_the_automation_is_made_once_follows_the_flows_and_stays_disabled(client: SyncPrefectClient) -> None:
