@@ -5,6 +5,7 @@ unknown one. Contradictions are refused here, before any work, in one line that 
 """
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -464,8 +465,17 @@ def _describe(detail: ErrorDetails) -> str:
     if detail["type"] == "missing":
         return f"{key}: missing; params.yaml holds every key"
     if unknown:
-        return f"{key}: unknown key"
+        return f"{key}: unknown key{_suggestion(detail['loc'])}"
     return f"{key}: {shown(detail['input'])} is not allowed: {_one_line(detail['msg'])}"
+
+
+def _suggestion(location: tuple[int | str, ...]) -> str:
+    """The known key that looks most like the unknown one, as a question; empty where none does."""
+    section = Params.model_fields[str(location[0])].annotation if len(location) > 1 else Params
+    assert isinstance(section, type)
+    assert issubclass(section, Section)
+    near = get_close_matches(str(location[-1])[:LONGEST_SHOWN], section.model_fields, 1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _is_union_label(part: int | str) -> bool:

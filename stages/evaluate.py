@@ -262,9 +262,8 @@ def _look_for_copies(
 
     near = metrics.near_copies(described[:COPY_SAMPLES], training)
     found.values["near_copies"] = metrics.significant(near.copies.mean())
-    if 0 < near.copies.sum() < len(near.copies):  # else a bootstrap has nothing to tell
-        bounds = metrics.interval(near.copies, derive_seed(seed, "bootstrap", "copies"))
-        found.intervals["near_copies"] = _rounded(bounds)
+    bounds = metrics.interval(near.copies, derive_seed(seed, "bootstrap", "copies"))
+    found.intervals["near_copies"] = _rounded(bounds)
     found.values["neighbour_distance"] = metrics.significant(near.distances.mean())
     distances = [metrics.significant(distance) for distance in near.distances]
     rows = zip(range(len(distances)), near.indices.tolist(), distances, near.copies.astype(int).tolist(), strict=True)

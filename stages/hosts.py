@@ -67,6 +67,8 @@ def check_training(params: Params) -> None:
     if params.sample.generator is not None or params.evaluate.samples is not None:
         return
     hardware = params.hardware
+    if hardware.device == "cuda" and _has_no_gpu():
+        raise InputError("hardware.device: cuda, but no GPU is visible here; use auto or cpu")
     check_precision(hardware)
     count_here(hardware)
     check_batch(params.train.batch_size, count_devices(hardware))
@@ -84,9 +86,7 @@ def check_precision(hardware: HardwareParams) -> None:
     slow = hardware.precision == "bfloat16" and hardware.cpu_isa == "avx2"
     if not (slow or hardware.precision == "tf32"):
         return
-    # Where a driver is and nvidia-smi is not, as in some containers, only PyTorch can tell.
-    on_cpu = hardware.device == "auto" and not visible_devices() and not DRIVER.exists()
-    if hardware.device != "cpu" and not on_cpu:
+    if hardware.device == "cuda" or (hardware.device == "auto" and not _has_no_gpu()):
         return
     if slow:
         raise InputError(
@@ -96,3 +96,8 @@ def check_precision(hardware: HardwareParams) -> None:
         "hardware.precision: tf32, which is of GPUs, and none is visible here; use float32, or bfloat16 with "
         "hardware.cpu_isa=native"
     )
+
+
+def _has_no_gpu() -> bool:
+    # Where a driver is and nvidia-smi is not, as in some containers, only PyTorch can tell.
+    return not visible_devices() and not DRIVER.exists()

@@ -95,10 +95,10 @@ def score(
     An interval is over draws of the samples, the real images being as they are; those of recall and coverage, which
     are shares of the real images, are over draws of these. The bias of a Fréchet distance is not in its interval, and
     below `SAMPLES_PER_FEATURE` samples for each feature, where it is mostly that, it has none. Neither has a score to
-    which all images contribute the same, of which a bootstrap has nothing to tell.
+    which all images contribute the same, unless it is a share: a bootstrap has nothing to tell of it.
     """
     values: dict[str, float] = {}
-    contributions: dict[str, Vector] = {}
+    contributions: dict[str, Vector | NDArray[np.bool_]] = {}
     frechet, kernel = score_names(label)
 
     if probabilities is not None:
@@ -126,10 +126,10 @@ def score(
 
     manifold = manifold_scores(features[:MANIFOLD_IMAGES], real.features[:MANIFOLD_IMAGES], real.radii, NEIGHBOURS)
     contributions |= {
-        "precision": manifold.precision.astype(np.float64),
-        "recall": manifold.recall.astype(np.float64),
+        "precision": manifold.precision,
+        "recall": manifold.recall,
         "density": manifold.density,
-        "coverage": manifold.coverage.astype(np.float64),
+        "coverage": manifold.coverage,
     }
     for name in ("precision", "recall", "density", "coverage"):
         values[name] = float(contributions[name].mean())
@@ -137,6 +137,6 @@ def score(
     intervals = {
         name: interval(each, derive_seed(seed, "bootstrap", name), LEVEL, RESAMPLES)
         for name, each in contributions.items()
-        if np.ptp(each) > 0
+        if each.dtype == bool or np.any(each != each[0])
     }
     return Scores(values, intervals)

@@ -37,6 +37,8 @@ def test_the_schema_and_params_yaml_hold_the_same_keys() -> None:
         ("seed", True, "seed: True is not allowed: Input should be a valid integer"),
         ("extra", 1, "extra: unknown key"),
         ("train.extra", 1, "train.extra: unknown key"),
+        ("trian", {}, "trian: unknown key; did you mean train?"),
+        ("hardware.thread", 1, "hardware.thread: unknown key; did you mean threads?"),
         ("train", None, "train: None is not allowed"),
         (
             "data.source",
@@ -146,7 +148,9 @@ def test_a_missing_key_is_named(key: str) -> None:
 def test_a_misspelt_key_is_named() -> None:
     document = changed("train.batchsize", 64)
     del document["train"]["batch_size"]
-    with pytest.raises(InputError, match=r"^params: train.batchsize: unknown key \(and 1 more\)$"):
+    with pytest.raises(
+        InputError, match=r"^params: train.batchsize: unknown key; did you mean batch_size\? \(and 1 more\)$"
+    ):
         check_params(document)
 
 

@@ -84,6 +84,7 @@ def with_hardware(**values: Any) -> Params:
         ([], {"precision": "tf32"}, "hardware.precision: tf32, which is of GPUs, and none is visible here"),
         ([], {"precision": "bfloat16"}, "hardware.precision: bfloat16, which AVX2 has no instructions for"),
         (["GPU-a", "GPU-b", "GPU-c"], {"devices": "auto"}, "train.batch_size: 32 cannot be cut into 3 equal parts"),
+        ([], {"device": "cuda"}, "hardware.device: cuda, but no GPU is visible here; use auto or cpu"),
         ([], {"compile": True}, "hardware.compile: true, but no C++ compiler is found here"),
     ],
 )

@@ -97,7 +97,17 @@ def test_the_seed_decides() -> None:
 
 def test_contributions_without_spread_are_both_ends() -> None:
     assert interval([2.5], 0) == (2.5, 2.5)
-    assert interval([True, True, True], 0) == (1, 1)
+    assert interval([1.0, 1.0, 1.0], 0) == (1, 1)
+
+
+def test_a_share_of_none_or_all_may_be_chance() -> None:
+    """Clopper and Pearson: the share at which so many in a row are seen in a fortieth of the draws."""
+    low, high = interval([False] * 100, 0)
+    assert low == 0
+    assert (1 - high) ** 100 == pytest.approx(0.025)
+    low, high = interval([True] * 3, 0, level=0.9)
+    assert high == 1
+    assert low**3 == pytest.approx(0.05)
 
 
 def test_many_contributions_take_little_memory() -> None:
