@@ -12,12 +12,11 @@ from pathlib import Path
 from benchmarks.measuring import ROOT
 
 PARTS: Mapping[str, Sequence[Sequence[str]]] = {
-    "training": ((), ("--profile",)),
+    "training": ((), ("--profile", "--steps", "160")),
     "sampling": ((),),
     "preparation": ((),),
     "stages": ((),),
     "checkpoints": (("--steps", "4"),),
-    "determinism": ((),),
     "scores": (("--images", "300"),),
 }
 """The modules, and the options of each of their runs."""

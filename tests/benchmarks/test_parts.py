@@ -1,6 +1,7 @@
 """Each other part at toy size."""
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,10 @@ def test_one_page_of_all_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "\n| torchvision DataLoader | " in text
     assert "sampling failed" in text
     assert sys.executable not in text
+
+
+def test_each_part_is_a_module() -> None:
+    assert all(find_spec(f"benchmarks.{name}") for name in every.PARTS)
 
 
 def test_an_unknown_part_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
