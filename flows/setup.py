@@ -220,7 +220,7 @@ def ensure_reports(home: Path, api: str) -> str:
     if not find(home, "reports"):
         if named and _listens(host, port):
             return address
-        _check_free(host, port, f"ATELIER_REPORTS, as http://127.0.0.1:{port + 10},")
+        _check_free(host, port, "ATELIER_REPORTS, as http://127.0.0.1:5201,")
     folder = home / REPORTS
     folder.mkdir(parents=True, exist_ok=True)
     command = ["-m", "flows.reports", host, str(port), str(folder)]

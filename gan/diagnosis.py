@@ -108,6 +108,8 @@ class Run:
     """sqrt(trace cov(samples) / trace cov(real)), in the extractor's features."""
     real_variance: float | None = None
     """trace cov(real): the distance of one constant image at the real images' mean."""
+    equal_counts: float | None = None
+    """The distance of as many samples as the floor has images, if it has fewer: more images make a smaller distance."""
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,7 @@ class _Facts:
     floor: float
     diversity: float
     variance: float
+    equal_counts: float
     first: float
     best: float
     best_kimg: float
@@ -259,6 +262,7 @@ def _measure(run: Run) -> _Facts:
         floor=_known(run.floor),
         diversity=_known(run.diversity),
         variance=_known(run.real_variance),
+        equal_counts=_known(run.equal_counts),
         first=float(distances[0]) if len(distances) else math.nan,
         best=float(distances.min()) if len(distances) else math.nan,
         best_kimg=float(kimg[distances.argmin()]) if len(distances) else math.nan,
@@ -376,12 +380,18 @@ def _discriminator_words(facts: _Facts) -> str:
 def _distance_words(facts: _Facts) -> str:
     if math.isnan(facts.distance):
         return "no feature extractor: judged by the curves alone"
-    words = f"Fréchet distance {_number(facts.distance)}"
-    if not math.isnan(facts.floors):
-        words += f", {_times(facts.floors)} times the {_number(facts.floor)} of real images"
+    words = [f"Fréchet distance {_number(facts.distance)}"]
     if not math.isnan(facts.variances):
-        words += f" and {_times(facts.variances)} times that of one average image (their variance)"
-    return words
+        words.append(f"{_times(facts.variances)} times that of one average real image (their variance)")
+    if not math.isnan(facts.equal_counts) and facts.floor > 0:
+        times = _times(facts.equal_counts / facts.floor)
+        words.append(
+            f"of as many samples as held-out real images {_number(facts.equal_counts)}, {times} times the "
+            f"{_number(facts.floor)} of these"
+        )
+    elif not math.isnan(facts.floors):
+        words.append(f"{_times(facts.floors)} times the {_number(facts.floor)} of held-out real images")
+    return ", ".join(words[:2]) + "".join(f"; {more}" for more in words[2:])
 
 
 def _course_words(facts: _Facts) -> str:

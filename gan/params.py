@@ -4,7 +4,7 @@
 unknown one. Contradictions are refused here, before any work, in one line that names the key.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -448,14 +448,15 @@ def check_params(document: Mapping[Any, Any], origin: str = "params") -> Params:
         # A misspelt key is both unknown and missing; the unknown one shows what was meant.
         details = sorted(error.errors(include_url=False), key=lambda detail: detail["type"] not in UNKNOWN)
         more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-        raise InputError(f"{origin}: {one_line(_describe(details[0]), LONGEST_LINE)}{more}") from None
+        missing = [detail["loc"] for detail in details if detail["type"] == "missing"]
+        raise InputError(f"{origin}: {one_line(_describe(details[0], missing), LONGEST_LINE)}{more}") from None
 
 
 def _contradiction(key: str, message: str) -> PydanticCustomError:
     return PydanticCustomError("contradiction", "{message}", {"key": key, "message": message})
 
 
-def _describe(detail: ErrorDetails) -> str:
+def _describe(detail: ErrorDetails, missing: Sequence[tuple[int | str, ...]]) -> str:
     context = detail.get("ctx", {})
     unknown = detail["type"] in UNKNOWN
     names = [one_line(str(part), LONGEST_SHOWN) for part in detail["loc"] if unknown or not _is_union_label(part)]
@@ -465,16 +466,14 @@ def _describe(detail: ErrorDetails) -> str:
     if detail["type"] == "missing":
         return f"{key}: missing; params.yaml holds every key"
     if unknown:
-        return f"{key}: unknown key{_suggestion(detail['loc'])}"
+        return f"{key}: unknown key{_suggestion(detail['loc'], missing)}"
     return f"{key}: {shown(detail['input'])} is not allowed: {_one_line(detail['msg'])}"
 
 
-def _suggestion(location: tuple[int | str, ...]) -> str:
-    """The known key that looks most like the unknown one, as a question; empty where none does."""
-    section = Params.model_fields[str(location[0])].annotation if len(location) > 1 else Params
-    assert isinstance(section, type)
-    assert issubclass(section, Section)
-    near = get_close_matches(str(location[-1])[:LONGEST_SHOWN], section.model_fields, 1)
+def _suggestion(location: tuple[int | str, ...], missing: Sequence[tuple[int | str, ...]]) -> str:
+    """The key of the same section that is missing and looks most like the unknown one, as a question; or nothing."""
+    absent = [str(other[-1]) for other in missing if other[:-1] == location[:-1]]
+    near = get_close_matches(str(location[-1])[:LONGEST_SHOWN].lower(), absent, 1)
     return f"; did you mean {near[0]}?" if near else ""
 
 

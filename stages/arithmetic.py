@@ -1,4 +1,4 @@
-"""Which kernels and how many threads the math libraries use; they read it from the environment, once."""
+"""What a process that computes is set to before it does: kernels and threads, which libraries read once, and memory."""
 
 import ctypes
 import os
@@ -30,7 +30,7 @@ ANOTHER_ARITHMETIC = (
 
 
 def hold_arithmetic(hardware: HardwareParams) -> None:
-    """Fix the kernels and threads of this process; must come before numpy and torch are imported.
+    """Fix the kernels and threads of this process, and keep its memory; before numpy and torch are imported.
 
     Raises InputError where `hardware.cpu_isa` asks for instructions that the processor lacks.
     """

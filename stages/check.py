@@ -9,7 +9,7 @@ import logging
 from gan.documents import shown
 from gan.errors import InputError
 from gan.params import Params, check_batch
-from stages.hosts import check_training
+from stages.hosts import check_training, sees_gpu
 from stages.layout import CHECKED, PREPARED, REFERENCE, RESULTS, SAMPLES, TRAINED, own_file
 from stages.stage import run_stage, write_file
 
@@ -31,6 +31,8 @@ def check(params: Params) -> None:
                 raise InputError(f"{key}: {name} lies in {output}, which the run replaces; copy it elsewhere first")
     if params.hardware.devices != "auto":
         check_batch(params.train.batch_size, params.hardware.devices)
+    if params.hardware.device == "cuda" and not sees_gpu():
+        log.warning("check: hardware.device: cuda, but no GPU is visible here; this machine may refuse to compute")
     try:
         check_training(params)
     except InputError as error:

@@ -363,6 +363,7 @@ def _diagnose(made: dict[str, Any], facts: dict[str, Any], found: Found, floor: 
             floor=floor.get(distance) if distance else None,
             diversity=found.values["feature_diversity"] if distance else None,
             real_variance=found.real_variance,
+            equal_counts=found.values.get(f"{distance}_equal_counts"),
         )
     )
 

@@ -67,8 +67,6 @@ def check_training(params: Params) -> None:
     if params.sample.generator is not None or params.evaluate.samples is not None:
         return
     hardware = params.hardware
-    if hardware.device == "cuda" and _has_no_gpu():
-        raise InputError("hardware.device: cuda, but no GPU is visible here; use auto or cpu")
     check_precision(hardware)
     count_here(hardware)
     check_batch(params.train.batch_size, count_devices(hardware))
@@ -86,7 +84,7 @@ def check_precision(hardware: HardwareParams) -> None:
     slow = hardware.precision == "bfloat16" and hardware.cpu_isa == "avx2"
     if not (slow or hardware.precision == "tf32"):
         return
-    if hardware.device == "cuda" or (hardware.device == "auto" and not _has_no_gpu()):
+    if hardware.device == "cuda" or (hardware.device == "auto" and sees_gpu()):
         return
     if slow:
         raise InputError(
@@ -98,6 +96,6 @@ def check_precision(hardware: HardwareParams) -> None:
     )
 
 
-def _has_no_gpu() -> bool:
-    # Where a driver is and nvidia-smi is not, as in some containers, only PyTorch can tell.
-    return not visible_devices() and not DRIVER.exists()
+def sees_gpu() -> bool:
+    """Whether there seems to be a GPU here; PyTorch, which has yet to be imported, knows better."""
+    return bool(visible_devices()) or DRIVER.exists()  # in some containers a driver is and nvidia-smi is not

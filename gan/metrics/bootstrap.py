@@ -9,13 +9,12 @@ DRAWS = 4_000_000
 
 
 def interval(contributions: ArrayLike, seed: int, level: float = 0.95, resamples: int = 1000) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean of the contributions; of truths that are all alike, the exact one.
+    """Interval of the mean of the contributions: of truths the binomial one, of numbers a percentile bootstrap.
 
     Efron 1979, "Bootstrap Methods: Another Look at the Jackknife", of scores that are, exactly or to first order, a
     mean over images: the interval is over draws of those images, all else held fixed. The same seed gives the same
-    interval. Numbers that are all alike have no spread: the mean is both ends. Nor would a bootstrap find any in truths
-    that are all alike, though 0 of 100 may be chance: theirs is the binomial interval (Clopper and Pearson 1934, "The
-    Use of Confidence or Fiducial Limits").
+    interval. Numbers that are all alike have no spread: the mean is both ends. Of shares, which may be of none or all,
+    Clopper and Pearson 1934, "The Use of Confidence or Fiducial Limits", is exact.
 
     contributions: N, numbers or truths; level: 0 to 1, both excluded.
 
@@ -27,7 +26,7 @@ def interval(contributions: ArrayLike, seed: int, level: float = 0.95, resamples
         raise ValueError(f"contributions must be N finite numbers with N at least 1, and have shape {values.shape}")
     if not 0 < level < 1 or resamples < 1:
         raise ValueError(f"an interval of level {level} from {resamples} resamples: the level must be within 0 and 1")
-    if given.dtype == bool and (given.all() or not given.any()):
+    if given.dtype == bool:
         exact = binomtest(int(given.sum()), len(given)).proportion_ci(level)
         return float(exact.low), float(exact.high)
     random = np.random.default_rng(seed)

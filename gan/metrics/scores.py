@@ -1,4 +1,4 @@
-"""All scores of one set of features against real images', each a mean over images with a bootstrap interval."""
+"""All scores of one set of features against real images', each a mean over images, with its interval."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,7 +95,7 @@ def score(
     An interval is over draws of the samples, the real images being as they are; those of recall and coverage, which
     are shares of the real images, are over draws of these. The bias of a Fréchet distance is not in its interval, and
     below `SAMPLES_PER_FEATURE` samples for each feature, where it is mostly that, it has none. Neither has a score to
-    which all images contribute the same, unless it is a share: a bootstrap has nothing to tell of it.
+    which all images contribute the same, unless it is a share.
     """
     values: dict[str, float] = {}
     contributions: dict[str, Vector | NDArray[np.bool_]] = {}

@@ -110,6 +110,20 @@ def test_every_parameter_that_the_advice_names_exists() -> None:
         assert name in annotation.model_fields, (section, name)
 
 
+def test_the_distance_is_held_against_real_images_at_equal_counts() -> None:
+    run = replace(make_run(distance=1.1), real_variance=80.0)
+    assert diagnose(run).evidence[0] == (
+        "Fréchet distance 1.1, 0.014 times that of one average real image (their variance); "
+        f"{1.1 / FLOOR:.2g} times the {FLOOR:.3g} of held-out real images"
+    )
+    assert diagnose(replace(run, equal_counts=2 * FLOOR)).evidence[0] == (
+        "Fréchet distance 1.1, 0.014 times that of one average real image (their variance); "
+        f"of as many samples as held-out real images {2 * FLOOR:.3g}, 2 times the {FLOOR:.3g} of these"
+    )
+    unknown = diagnose(make_run(distance=1.1)).evidence[0]
+    assert unknown == f"Fréchet distance 1.1, {1.1 / FLOOR:.2g} times the {FLOOR:.3g} of held-out real images"
+
+
 # The generator
 
 

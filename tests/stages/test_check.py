@@ -84,7 +84,6 @@ def with_hardware(**values: Any) -> Params:
         ([], {"precision": "tf32"}, "hardware.precision: tf32, which is of GPUs, and none is visible here"),
         ([], {"precision": "bfloat16"}, "hardware.precision: bfloat16, which AVX2 has no instructions for"),
         (["GPU-a", "GPU-b", "GPU-c"], {"devices": "auto"}, "train.batch_size: 32 cannot be cut into 3 equal parts"),
-        ([], {"device": "cuda"}, "hardware.device: cuda, but no GPU is visible here; use auto or cpu"),
         ([], {"compile": True}, "hardware.compile: true, but no C++ compiler is found here"),
     ],
 )
@@ -104,6 +103,17 @@ def test_what_this_machine_cannot_train_is_remarked_if_anything_is_trained(
     caplog.clear()
     check(params.model_copy(update={"evaluate": params.evaluate.model_copy(update={"samples": "images"})}))
     assert not caplog.text
+
+
+@pytest.mark.parametrize(("gpus", "remarked"), [([], True), (["GPU-a"], False)])
+def test_a_gpu_that_is_asked_for_and_not_seen_is_remarked(
+    gpus: list[str], remarked: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(hosts, "visible_devices", lambda: gpus)
+    monkeypatch.setattr(hosts, "DRIVER", tmp_path / "none")
+    check(with_hardware(device="cuda"))
+    assert ("hardware.device: cuda, but no GPU is visible here" in caplog.text) == remarked
+    assert CHECKED.exists()
 
 
 def test_a_batch_that_the_devices_cannot_share_is_refused() -> None:

@@ -3,6 +3,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 from gan.metrics import (
     feature_statistics,
@@ -78,9 +79,15 @@ def test_intervals_are_too_wide_but_not_widely_where_there_is_no_difference(draw
 
 
 def test_interval_of_a_share_is_the_binomial_one() -> None:
-    low, high = interval(np.arange(400) < 100, 0, resamples=4000)
-    assert low == pytest.approx(0.25 - 1.96 * np.sqrt(0.25 * 0.75 / 400), abs=0.003)
-    assert high == pytest.approx(0.25 + 1.96 * np.sqrt(0.25 * 0.75 / 400), abs=0.003)
+    low, high = interval(np.arange(400) < 100, 0)
+    assert high - low == pytest.approx(2 * 1.96 * np.sqrt(0.25 * 0.75 / 400), rel=0.05)
+    assert binom.cdf(100, 400, high) == pytest.approx(0.025)
+    assert binom.sf(99, 400, low) == pytest.approx(0.025)
+
+
+def test_the_more_of_a_kind_the_higher_its_share() -> None:
+    ends = [interval(np.arange(50) < count, 0) for count in range(51)]
+    assert (np.diff(ends, axis=0) > 0).all()
 
 
 def test_a_lower_level_gives_a_narrower_interval() -> None:
