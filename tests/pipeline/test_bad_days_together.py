@@ -83,7 +83,7 @@ def test_a_branch_of_other_parameters_fails_the_stage_and_its_own_are_no_concern
     project.run("git", "checkout", "--quiet", "main")
     with sampling(project) as process:
         project.set({"sample.count": 90})
-        assert end(process) == "sample: sample changed while the stage ran; run it again"
+        assert end(process) == "sample: sample.count changed while the stage ran; run it again"
         project.run("git", "restore", "params.yaml")
     with sampling(project) as process:
         project.set({"evaluate.splits": 4})
